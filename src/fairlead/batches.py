@@ -1,0 +1,115 @@
+"""The tensors that pass between data, models and trainers: every field with shape, dtype and unit.
+
+Shape letters of the whole package: B batch, T prompt+response, P prompt, R response, V vocabulary, N packed tokens,
+M targets (trained or scored tokens), S packed sequences, D width.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Sequences laid end to end in one row, without padding.
+
+    `targets` are the indices (into the N tokens, ascending, never the first token of a sequence) of the tokens whose
+    log-probability matters. What predicts token i stands at i - 1. `weights` scales each target in a sum; a micro-batch
+    that only keeps ranks in step has weights 0.
+    """
+
+    input_ids: Int[Tensor, "N"]  # int64
+    position_ids: Int[Tensor, "N"]  # int64, 0.. inside each sequence
+    lengths: tuple[int, ...]  # tokens per sequence, each >= 1, sum N
+    targets: Int[Tensor, "M"]  # int64
+    weights: Float[Tensor, "M"]  # float32
+
+    @property
+    def num_tokens(self) -> int:
+        """N, the tokens of all sequences."""
+        return int(self.input_ids.numel())
+
+    @property
+    def starts(self) -> Int[Tensor, "S"]:
+        """Index of the first token of each sequence."""
+        lengths = torch.tensor(self.lengths, dtype=torch.int64, device=self.input_ids.device)
+        return lengths.cumsum(0) - lengths
+
+    @property
+    def last_tokens(self) -> Int[Tensor, "S"]:
+        """Index of the last token of each sequence."""
+        return torch.tensor(self.lengths, dtype=torch.int64, device=self.input_ids.device).cumsum(0) - 1
+
+    @property
+    def sequence_of_target(self) -> Int[Tensor, "M"]:
+        """Which sequence each target belongs to."""
+        return torch.bucketize(self.targets, self.last_tokens)
+
+    def without_weight(self) -> "PackedBatch":
+        """The same tokens, counting for nothing."""
+        return replace(self, weights=torch.zeros_like(self.weights))
+
+    def to(self, device: torch.device) -> "PackedBatch":
+        """The batch on another device."""
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            targets=self.targets.to(device),
+            weights=self.weights.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Preference pairs: sequence 2i of `packed` is the chosen one of pair i, sequence 2i + 1 the rejected one.
+
+    `pair_weights` is 1 for a real pair and 0 in a micro-batch that only keeps ranks in step.
+    """
+
+    packed: PackedBatch
+    pair_weights: Float[Tensor, "P"]  # float32
+
+    @property
+    def num_pairs(self) -> int:
+        """P, the pairs of this batch."""
+        return int(self.pair_weights.numel())
+
+    def without_weight(self) -> "PairBatch":
+        """The same pairs, counting for nothing."""
+        return PairBatch(self.packed.without_weight(), torch.zeros_like(self.pair_weights))
+
+    def to(self, device: torch.device) -> "PairBatch":
+        """The batch on another device."""
+        return PairBatch(self.packed.to(device), self.pair_weights.to(device))
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Prompts, sampled responses and everything measured on them, on the CPU. Row b is one episode.
+
+    Log-probabilities and KL in nats. `response_mask` is True for tokens the policy produced, the end token included.
+    """
+
+    prompts: tuple[tuple[int, ...], ...]  # B ragged rows of token ids
+    responses: Int[Tensor, "B R"]  # int64, 0 where the mask is False
+    response_mask: Bool[Tensor, "B R"]
+    finished: Bool[Tensor, "B"]  # the response ended by an end token
+    sampler_logprobs: Float[Tensor, "B R"]  # reported by the sampler
+    old_logprobs: Float[Tensor, "B R"]  # recomputed by the trainer before the first update
+    reference_logprobs: Float[Tensor, "B R"]
+    values: Float[Tensor, "B R"]  # the critic's value of the state before each token
+    scores: Float[Tensor, "B"]  # the reward model's score of each response
+    weights: Float[Tensor, "B"]  # 1; 0 for a row that only fills up a batch
+
+    def rows(self, index: list[int]) -> "Rollout":
+        """The given episodes, in the given order."""
+        take = torch.tensor(index, dtype=torch.int64)
+        fields = {
+            name: getattr(self, name)[take]
+            for name in self.__dataclass_fields__
+            if name != "prompts"
+        }
+        return Rollout(prompts=tuple(self.prompts[i] for i in index), **fields)

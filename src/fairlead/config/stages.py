@@ -1,0 +1,177 @@
+"""One configuration per training stage and for evaluation."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from fairlead.config.common import (
+    BatchConfig,
+    CheckpointConfig,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    RuntimeConfig,
+    SamplingConfig,
+    SinkConfig,
+)
+from fairlead.config.section import Section
+
+
+class StageConfig(Section):
+    """What every training stage has."""
+
+    output: str = "runs/default"
+    """Folder of the run; the stage writes into a folder of its own inside."""
+    model: ModelConfig = ModelConfig()
+    """Weights to start from."""
+    data: DataConfig = DataConfig()
+    """Rows to train on and to hold out."""
+    batch: BatchConfig = BatchConfig()
+    """Size of a step."""
+    optim: OptimConfig = OptimConfig()
+    """Optimizer and schedule."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Saving for resume."""
+    runtime: RuntimeConfig = RuntimeConfig()
+    """Devices, precision, seed."""
+    metrics: SinkConfig = SinkConfig()
+    """Metric sinks."""
+
+
+class EpochsConfig(StageConfig):
+    """A stage that passes over its rows."""
+
+    num_epochs: PositiveInt = 2
+    """Passes over the training rows."""
+    max_steps: int = Field(default=0, ge=0)
+    """Stop after this many optimizer steps; 0 runs all epochs."""
+    eval_every_steps: int = Field(default=0, ge=0)
+    """Optimizer steps between two measurements on held-out rows; 0 measures only at the end."""
+
+
+class SftConfig(EpochsConfig):
+    """Supervised fine-tuning on conversations: all assistant turns and their end tokens."""
+
+
+class RewardConfig(EpochsConfig):
+    """Reward model from preference pairs (Ouyang et al. 2022, eq. 1)."""
+
+    loss: Literal["log_sig", "log_exp"] = "log_sig"
+    """-log sigmoid(chosen - rejected), or log(1 + exp(rejected - chosen)); equal in value, both stable."""
+    score_at: Literal["end_token", "last_token"] = "end_token"
+    """Read the score at the end token appended to the response, or at the response's own last token."""
+
+
+class DpoConfig(EpochsConfig):
+    """Direct preference optimisation (Rafailov et al. 2023, eq. 7)."""
+
+    beta: PositiveFloat = 0.1
+    """Strength of the pull to the reference."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Probability that a label is flipped (conservative DPO)."""
+    add_end_token: bool = True
+    """Append the end token to both responses."""
+
+
+class KlConfig(Section):
+    """The penalty that holds the policy near the reference."""
+
+    coef: float = Field(default=0.05, ge=0.0)
+    """Weight of the per-token KL estimate in the reward, per nat."""
+    controller: Literal["fixed", "adaptive"] = "fixed"
+    """Keep the weight, or steer it to the target (Ziegler et al. 2019, section 2.2)."""
+    target: PositiveFloat = 6.0
+    """Sequence KL the adaptive controller aims at, nats per response."""
+    horizon: PositiveFloat = 10_000.0
+    """Episodes over which the adaptive controller acts."""
+
+
+class PpoConfig(StageConfig):
+    """Proximal policy optimisation (Schulman et al. 2017) against a reward model, with a critic and a KL penalty."""
+
+    reward_model: str = ""
+    """Folder of a reward stage; its score drives the policy and its weights start the critic."""
+    num_iterations: PositiveInt = 16
+    """Rounds of sampling and learning."""
+    prompts_per_iteration: PositiveInt = 32
+    """Prompts per round, over all ranks, one response each."""
+    num_epochs: PositiveInt = 2
+    """Passes over each rollout."""
+    mini_batch_size: PositiveInt = 16
+    """Responses per optimizer step, over all ranks."""
+    sampling: SamplingConfig = SamplingConfig(max_new_tokens=48)
+    """How responses are drawn; only the temperature may reshape the distribution."""
+    kl: KlConfig = KlConfig()
+    """KL penalty."""
+    gamma: float = Field(default=1.0, ge=0.0, le=1.0)
+    """Discount per token."""
+    lam: float = Field(default=0.95, ge=0.0, le=1.0)
+    """Lambda of generalised advantage estimation (Schulman et al. 2016)."""
+    clip_eps_low: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """The ratio is clipped below 1 - this."""
+    clip_eps_high: PositiveFloat = 0.2
+    """The ratio is clipped above 1 + this."""
+    value_clip: PositiveFloat = 0.4
+    """New values are clipped to the old ones plus or minus this."""
+    value_coef: PositiveFloat = 0.5
+    """Weight of the critic's loss."""
+    whiten_advantages: bool = True
+    """Shift and scale advantages to mean 0, variance 1 over all response tokens of a rollout."""
+    score_clip: float = Field(default=0.0, ge=0.0)
+    """Scores are clipped to plus or minus this; 0 leaves them."""
+    missing_end_token_penalty: float = Field(default=0.0, ge=0.0)
+    """Taken from the score of a response that did not end by itself."""
+    ptx_coef: float = Field(default=0.0, ge=0.0)
+    """Weight of the SFT loss mixed into each policy step (Ouyang et al. 2022, eq. 2)."""
+    ptx_data: tuple[str, ...] = ()
+    """Conversations for the PTX term."""
+    ptx_rows: PositiveInt = 8
+    """Conversations per policy step for the PTX term, over all ranks."""
+    critic_lr: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Peak learning rate of the critic; 0 takes optim.lr."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PpoConfig":
+        if self.prompts_per_iteration % self.mini_batch_size:
+            raise ValueError(
+                f"ppo.mini_batch_size={self.mini_batch_size} does not divide "
+                f"ppo.prompts_per_iteration={self.prompts_per_iteration}; choose a divisor"
+            )
+        s = self.sampling
+        if s.temperature == 0 or s.top_k or s.top_p < 1 or s.min_p or s.repetition_penalty != 1 or s.stop:
+            raise ValueError(
+                "ppo.sampling may only set max_new_tokens and a temperature above 0: any other option samples from a "
+                "distribution whose KL is not the one measured; remove top_k, top_p, min_p, repetition_penalty, stop"
+            )
+        if self.ptx_coef > 0 and not self.ptx_data:
+            raise ValueError("ppo.ptx_coef is set without ppo.ptx_data; name conversation files or set ptx_coef=0")
+        return self
+
+
+class EvalConfig(Section):
+    """Measuring one model, beside its parent when there is one."""
+
+    model: str = ""
+    """Stage artifact, folder, hub id or starter name to measure."""
+    parent: str = ""
+    """Model to compare with; empty takes the artifact's own parent."""
+    reward_model: str = ""
+    """Reward stage that scores answers and pairs; empty leaves those figures out."""
+    conversations: tuple[str, ...] = ()
+    """Held-out conversations: loss and perplexity per trained token, by file."""
+    preferences: tuple[str, ...] = ()
+    """Held-out preference pairs: accuracy of the reward model, or of the policy's log-probabilities."""
+    prompts: tuple[str, ...] = ()
+    """Prompts (or conversations whose last answer is dropped) to answer, one answer each."""
+    max_prompts: int = Field(default=0, ge=0)
+    """Answer only the first prompts; 0 answers all."""
+    max_length: PositiveInt = 512
+    """Longest sequence, in tokens."""
+    sampling: SamplingConfig = SamplingConfig(max_new_tokens=64)
+    """How answers are drawn."""
+    batch: BatchConfig = BatchConfig()
+    """Size of a forward pass."""
+    runtime: RuntimeConfig = RuntimeConfig()
+    """Devices, precision, seed."""
+    output: str = "runs/default"
+    """Folder of the run; the report goes into a folder of its own inside."""
