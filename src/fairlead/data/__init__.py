@@ -1,0 +1,1 @@
+"""Files of rows become records, records become token sequences, sequences become batches."""

@@ -1,0 +1,122 @@
+"""Records become token sequences ready to train on; what cannot be used is returned with a reason. No torch here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from fairlead.data.chat_template import ChatTemplate
+from fairlead.errors import UserError
+from fairlead.records import Conversation, Message, Preference, Prompt, Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sequence of T tokens. `trained` marks the tokens whose log-probability matters; `source` is `file:line`."""
+
+    input_ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+    source: str = ""
+
+    @property
+    def num_trained(self) -> int:
+        """Trained tokens; the first token of a sequence cannot be one, because nothing predicts it."""
+        return sum(self.trained[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class PairExample:
+    """Two responses to one prompt, each with the prompt in front; trained are the response tokens."""
+
+    chosen: Example
+    rejected: Example
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of both sequences."""
+        return len(self.chosen.input_ids) + len(self.rejected.input_ids)
+
+
+def conversation_examples(
+    records: Sequence[Conversation], template: ChatTemplate, max_length: int
+) -> tuple[list[Example], list[Rejection]]:
+    """One sequence per conversation, cut at the end to `max_length` tokens."""
+    examples: list[Example] = []
+    rejections: list[Rejection] = []
+    for record in records:
+        try:
+            encoded = template.encode(record.messages, max_length)
+        except UserError as error:
+            rejections.append(_rejection(record.source, error.what))
+            continue
+        example = Example(encoded.input_ids, encoded.trained, record.source)
+        if example.num_trained:
+            examples.append(example)
+        else:
+            rejections.append(_rejection(record.source, f"no trained token is left within max_length={max_length}"))
+    return examples, rejections
+
+
+def preference_examples(
+    records: Sequence[Preference], template: ChatTemplate, max_length: int, *, end_token: bool
+) -> tuple[list[PairExample], list[Rejection]]:
+    """One pair per preference, or all K(K-1)/2 pairs of K ranked responses, each sequence cut at the end.
+
+    `end_token` puts the end token after each response and trains it; a response that is cut has none.
+    """
+    examples: list[PairExample] = []
+    rejections: list[Rejection] = []
+    for record in records:
+        try:
+            ranked = [
+                _response_example(template, record.prompt, response, max_length, end_token, record.source)
+                for response in record.responses
+            ]
+        except UserError as error:
+            rejections.append(_rejection(record.source, error.what))
+            continue
+        reason = _unusable(ranked, max_length)
+        if reason:
+            rejections.append(_rejection(record.source, reason))
+        else:
+            examples += [PairExample(better, worse) for better, worse in combinations(ranked, 2)]
+    return examples, rejections
+
+
+def prompt_examples(
+    records: Sequence[Prompt], template: ChatTemplate, max_length: int
+) -> tuple[list[tuple[int, ...]], list[Rejection]]:
+    """Token ids of each prompt, ready to be answered. A prompt longer than `max_length` tokens is rejected, not cut."""
+    prompts: list[tuple[int, ...]] = []
+    rejections: list[Rejection] = []
+    for record in records:
+        try:
+            ids = template.encode_prompt(record.messages)
+        except UserError as error:
+            rejections.append(_rejection(record.source, error.what))
+            continue
+        if len(ids) <= max_length:
+            prompts.append(ids)
+        else:
+            rejections.append(_rejection(record.source, f"the prompt has {len(ids)} tokens, more than {max_length}"))
+    return prompts, rejections
+
+
+def _response_example(
+    template: ChatTemplate, prompt: tuple[Message, ...], response: str, max_length: int, end_token: bool, source: str
+) -> Example:
+    prompt_ids, response_ids = template.encode_response(prompt, response, end_token=end_token)
+    trained = (False,) * len(prompt_ids) + (True,) * len(response_ids)
+    return Example((prompt_ids + response_ids)[:max_length], trained[:max_length], source)
+
+
+def _unusable(ranked: list[Example], max_length: int) -> str:
+    if not all(example.num_trained for example in ranked):
+        return f"no response token is left within max_length={max_length}"
+    if len({example.input_ids for example in ranked}) < len(ranked):
+        return f"two responses are the same within max_length={max_length}"
+    return ""
+
+
+def _rejection(source: str, reason: str) -> Rejection:
+    path, _, line = source.rpartition(":")
+    return Rejection(path, int(line), reason) if line.isdigit() else Rejection(source, 0, reason)
