@@ -1,0 +1,1 @@
+"""Writing results so that a crash loses nothing and a damaged file is never trusted."""
