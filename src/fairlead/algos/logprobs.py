@@ -1,0 +1,107 @@
+"""Log-probabilities of tokens and the entropy of the distribution they came from, in nats."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+from fairlead.algos.masked import upcast
+
+
+def token_logprobs(
+    logits: Float[Tensor, "M V"], targets: Int[Tensor, "M"], *, temperature: float = 1.0
+) -> Float[Tensor, "M"]:
+    """Log-probability of each target under softmax(logits / temperature), temperature > 0."""
+    return torch.log_softmax(upcast(logits) / temperature, dim=-1).gather(-1, targets[:, None])[:, 0]
+
+
+def entropy(logits: Float[Tensor, "M V"], *, temperature: float = 1.0) -> Float[Tensor, "M"]:
+    """Entropy of softmax(logits / temperature), between 0 and ln V. A logit of minus infinity adds nothing."""
+    return _entropy_of(torch.log_softmax(upcast(logits) / temperature, dim=-1))
+
+
+def linear_logprobs(
+    hidden: Float[Tensor, "M D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, "V"] | None,
+    targets: Int[Tensor, "M"],
+    *,
+    temperature: float,
+    chunk: int,
+) -> tuple[Float[Tensor, "M"], Float[Tensor, "M"]]:
+    """Log-probability of each target and entropy, straight from the hidden states and the language-model head.
+
+    The same numbers as `token_logprobs(linear(hidden, weight, bias), targets)` and `entropy`, but the logits exist
+    for `chunk` targets at a time, in the forward and in the backward pass, where they are computed again: 4 V bytes per
+    target are never held for all M. Gradients reach hidden, weight and bias, each only if it asks for one, so a frozen
+    head costs no product of its own. The entropy is a metric and carries no gradient.
+    """
+    return _LinearLogprobs.apply(hidden, weight, bias, targets, temperature, chunk)
+
+
+class _LinearLogprobs(torch.autograd.Function):
+    """Keeps hidden, weight, bias and targets, all of which exist anyway, and nothing of size V per target."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 (autograd passes positions)
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor]:
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        logprobs, entropies = (torch.empty(len(targets), dtype=dtype, device=hidden.device) for _ in range(2))
+        for start in range(0, len(targets), chunk):
+            part = slice(start, start + chunk)
+            logits = upcast(linear(hidden[part], weight, bias)) / temperature
+            distribution = torch.log_softmax(logits, dim=-1)
+            logprobs[part] = distribution.gather(-1, targets[part, None])[:, 0]
+            entropies[part] = _entropy_of(distribution)
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        grad_logprobs, _ = grad_outputs
+        hidden, weight, bias, targets = ctx.saved_tensors
+        dtype = grad_logprobs.dtype
+        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        # Sums over chunks are kept in float32: a bfloat16 sum would lose the small chunks.
+        grad_weight = torch.zeros_like(weight, dtype=dtype) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias, dtype=dtype) if ctx.needs_input_grad[2] else None
+        for start in range(0, len(targets), ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            # d logprob[target] / d logits = (one-hot(target) - softmax) / temperature
+            grad_logits = torch.softmax(upcast(linear(hidden[part], weight, bias)) / ctx.temperature, dim=-1).neg_()
+            grad_logits.scatter_add_(1, targets[part, None], torch.ones_like(grad_logits[:, :1]))
+            grad_logits.mul_(grad_logprobs[part, None] / ctx.temperature)
+            if grad_bias is not None:
+                grad_bias += grad_logits.sum(dim=0)
+            grad_logits = grad_logits.to(hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = grad_logits @ weight
+            if grad_weight is not None:
+                grad_weight += grad_logits.T @ hidden[part]
+        return (
+            grad_hidden,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None else grad_bias.to(bias.dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def _entropy_of(distribution: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
+    # The clamp turns 0 * -inf into 0, in the value and in the gradient.
+    finite = distribution.clamp(min=torch.finfo(distribution.dtype).min)
+    return -(distribution.exp() * finite).sum(dim=-1)
