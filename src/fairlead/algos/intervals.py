@@ -7,8 +7,11 @@ from statistics import NormalDist
 import numpy as np
 
 
-def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a proportion (Wilson 1927), without continuity correction; (0, 1) when nothing was counted."""
+def wilson(successes: float, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a proportion (Wilson 1927), without continuity correction; (0, 1) when nothing was counted.
+
+    `successes` may hold halves: a tie is half a success.
+    """
     if total == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf(0.5 + confidence / 2)

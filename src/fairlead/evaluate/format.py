@@ -1,0 +1,59 @@
+"""Numbers as a reader wants them."""
+
+import math
+import unicodedata
+from collections.abc import Callable, Mapping
+
+
+def percent(share: float) -> str:
+    """0.731 as "73.1 %"."""
+    return f"{100 * share:.1f} %"
+
+
+def fixed(value: float) -> str:
+    """Two decimals, with a real minus sign."""
+    return f"{value:.2f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """Two decimals with the sign always shown."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def interval(low: float, high: float, form: Callable[[float], str] = fixed) -> str:
+    """A 95 % interval, said as one."""
+    return f"95 % interval {form(low)} to {form(high)}"
+
+
+def duration(seconds: float) -> str:
+    """312.4 as "5 min 12 s"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def size(num_bytes: int) -> str:
+    """1.5e9 as "1.4 GiB"."""
+    if num_bytes < 1024:
+        return f"{num_bytes} bytes"
+    power = min(4, int(math.log(num_bytes, 1024)))
+    return f"{num_bytes / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
+
+
+def count(number: float) -> str:
+    """12345 as "12 345", with thin spaces."""
+    return f"{number:,.0f}".replace(",", " ")
+
+
+def sizes(named: Mapping[str, int]) -> str:
+    """{"rows": 330, "tokens": 81234} as "330 rows, 81 234 tokens"."""
+    return ", ".join(f"{count(number)} {name.replace('_', ' ')}" for name, number in named.items())
+
+
+def readable(text: str) -> str:
+    """A model's text without control characters, which a page or a terminal would obey or refuse."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in text)

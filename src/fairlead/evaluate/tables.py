@@ -1,0 +1,225 @@
+"""From an evaluation to the rows and tiles that a page shows: numbers as text, each with one plain sentence."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from fairlead.evaluate.format import count, fixed, interval, percent, signed
+from fairlead.evaluate.summary import CHINESE_REPLIES, Evaluation, Likelihood, Probes, RewardComparison
+from fairlead.evaluate.verdicts import Claim, claims, find_likelihood
+
+Tone = Literal["good", "bad", ""]
+NONE = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One number before and after a stage."""
+
+    name: str
+    meaning: str
+    parent: str
+    child: str
+    change: str
+    tone: Tone
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One headline number."""
+
+    label: str
+    value: str
+    note: str
+    tone: Tone
+
+
+def fill_from_parent(evaluation: Evaluation, parent: Evaluation | None) -> Evaluation:
+    """Where the parent was not measured again beside the child, take what its own stage measured."""
+    if parent is None:
+        return evaluation
+    replies = {answer.prompt: answer for answer in parent.answers}
+    answers = tuple(
+        replace(answer, parent_reply=replies[answer.prompt].reply, parent_score=replies[answer.prompt].score)
+        if answer.parent_reply is None and answer.prompt in replies
+        else answer
+        for answer in evaluation.answers
+    )
+    return replace(
+        evaluation,
+        parent_likelihoods=evaluation.parent_likelihoods or parent.likelihoods,
+        parent_probes=evaluation.parent_probes or parent.probes,
+        answers=answers,
+    )
+
+
+def measures(evaluation: Evaluation) -> list[Measure]:
+    """Everything with a before and an after; a number without a before shows a dash there."""
+    rows: list[Measure] = []
+    for after in evaluation.likelihoods:
+        rows += _likelihood(find_likelihood(evaluation.parent_likelihoods, after.name), after)
+    if evaluation.rewards:
+        rows += _rewards(evaluation.rewards)
+    if kl := evaluation.kl:
+        meaning = "How far whole responses have moved from the reference model, in nats; large means another model."
+        spread = interval(kl.low, kl.high)
+        rows.append(Measure("KL to the reference", meaning, NONE, fixed(kl.mean_sequence_kl), spread, ""))
+    if evaluation.probes:
+        rows += _probes(evaluation.parent_probes, evaluation.probes)
+    return rows
+
+
+def _likelihood(before: Likelihood | None, after: Likelihood) -> list[Measure]:
+    loss = "Average surprise per token of {} it never trained on, in nats ({} tokens). Lower is better."
+    perplexity = "Between how many equally likely tokens it hesitates, on average. Lower is better."
+    name = after.name
+    return [
+        _before_after(
+            f"Loss, {name}",
+            loss.format(name, count(after.num_tokens)),
+            before.loss if before else None,
+            after.loss,
+            digits=3,
+            better="lower",
+        ),
+        _before_after(
+            f"Perplexity, {name}",
+            perplexity,
+            before.perplexity if before else None,
+            after.perplexity,
+            digits=2,
+            better="lower",
+        ),
+    ]
+
+
+def _rewards(rewards: RewardComparison) -> list[Measure]:
+    effect = rewards.effect_in_sd
+    ties = f"; {rewards.ties} ties count half" if rewards.ties else ""
+    gain = _tone(rewards.low > 0, rewards.high < 0)
+    return [
+        Measure(
+            "Mean score",
+            f"What the reward model gives, on {count(rewards.num_prompts)} held-out prompts, one response each.",
+            fixed(rewards.mean_parent),
+            fixed(rewards.mean_child),
+            signed(rewards.paired_difference),
+            gain,
+        ),
+        Measure(
+            "Gain in standard deviations",
+            "The mean difference on the same prompts, in units of the spread of the parent's scores.",
+            NONE,
+            NONE if effect is None else signed(effect),
+            f"difference: {interval(rewards.low, rewards.high, signed)}",
+            gain,
+        ),
+        Measure(
+            "Win rate against the parent",
+            f"Share of prompts on which the reward model prefers the new response; 50 % means no change{ties}.",
+            NONE,
+            percent(rewards.win_rate),
+            interval(rewards.win_low, rewards.win_high, percent),
+            _tone(rewards.win_low > 0.5, rewards.win_high < 0.5),
+        ),
+    ]
+
+
+def _probes(before: Probes | None, after: Probes) -> list[Measure]:
+    ends = f"Share of {count(after.num_responses)} responses that stop by themselves and are not cut off. Higher is better;"
+    spread = interval(after.end_token_low, after.end_token_high, percent)
+    ended = Measure(
+        "Ends by itself",
+        f"{ends} {spread}.",
+        percent(before.end_token_rate) if before else NONE,
+        percent(after.end_token_rate),
+        f"{signed(100 * (after.end_token_rate - before.end_token_rate))} points" if before else NONE,
+        "",
+    )
+    return [
+        ended,
+        _before_after(
+            "Distinct token pairs",
+            "Share of neighbouring token pairs that differ from all others; falls when responses resemble each other.",
+            before.distinct_2 if before else None,
+            after.distinct_2,
+            digits=3,
+        ),
+        _before_after(
+            "Longest repeated span",
+            "Tokens in the longest span that a response says twice, on average; grows when a model loops.",
+            before.longest_repeat if before else None,
+            after.longest_repeat,
+            digits=2,
+        ),
+        _before_after(
+            "Mean length",
+            "Tokens per response. A reward model that only likes length would show here.",
+            before.mean_length if before else None,
+            after.mean_length,
+            digits=1,
+        ),
+    ]
+
+
+def _before_after(
+    name: str, meaning: str, before: float | None, after: float, *, digits: int, better: Literal["lower", ""] = ""
+) -> Measure:
+    change, tone = NONE, ""
+    if before is not None:
+        change = f"{after - before:+.{digits}f}".replace("-", "−")
+        tone = _tone(after < before, after > before) if better else ""
+    parent = NONE if before is None else f"{before:.{digits}f}"
+    return Measure(name, meaning, parent, f"{after:.{digits}f}", change, tone)
+
+
+def _tone(good: bool, bad: bool) -> Tone:
+    return "good" if good else "bad" if bad else ""
+
+
+def tiles(evaluation: Evaluation) -> list[Tile]:
+    """The one to three numbers that sum a stage up."""
+    found: list[Tile] = []
+    after = find_likelihood(evaluation.likelihoods, CHINESE_REPLIES) or next(iter(evaluation.likelihoods), None)
+    before = after and find_likelihood(evaluation.parent_likelihoods, after.name)
+    if after and before and evaluation.stage.stage == "sft":
+        note = (
+            f"nats per token, {percent(1 - after.loss / before.loss)} lower"
+            if after.loss < before.loss
+            else "not lower"
+        )
+        tone = _tone(after.loss < before.loss, after.loss >= before.loss)
+        found.append(Tile(f"Loss, {after.name}", f"{before.loss:.2f} → {after.loss:.2f}", note, tone))
+    if evaluation.preferences:
+        found.append(_accuracy_tile(evaluation))
+    if rewards := evaluation.rewards:
+        effect = NONE if rewards.effect_in_sd is None else f"{signed(rewards.effect_in_sd)} SD"
+        note = f"mean score {signed(rewards.paired_difference)}, {interval(rewards.low, rewards.high, signed)}"
+        found.append(Tile(f"Score gain, {_name(evaluation)}", effect, note, _tone(rewards.low > 0, rewards.low <= 0)))
+    if kl := evaluation.kl:
+        note = f"nats per response from its reference, {interval(kl.low, kl.high)}"
+        found.append(Tile(f"Distance, {_name(evaluation)}", f"{kl.mean_sequence_kl:.1f} nats", note, ""))
+    return found
+
+
+def _accuracy_tile(evaluation: Evaluation) -> Tile:
+    measured = evaluation.preferences[0]
+    note = (
+        f"of {count(measured.num_pairs)} held-out pairs, {interval(measured.low, measured.high, percent)}; "
+        f"best length-only rule {percent(measured.length_rule_accuracy)}"
+    )
+    beats = measured.low > measured.length_rule_accuracy
+    return Tile("Reward model's accuracy", percent(measured.accuracy), note, _tone(beats, not beats))
+
+
+def _name(evaluation: Evaluation) -> str:
+    return label(evaluation.stage.stage)
+
+
+def label(stage: str) -> str:
+    """A stage's name in a table."""
+    return {"sft": "SFT", "dpo": "DPO", "ppo": "PPO", "reward": "Reward model"}.get(stage, stage)
+
+
+def all_claims(evaluations: list[Evaluation]) -> list[Claim]:
+    """The claims of every stage, in order."""
+    return [claim for evaluation in evaluations for claim in claims(evaluation)]
