@@ -96,11 +96,11 @@ def _move_in(tmp: Path, final: Path) -> None:
         _delete(old)
 
 
-def remove_folder(folder: Path) -> None:
-    """Delete a folder. It loses its name first, so that a kill never leaves half of it under that name."""
-    with explain_disk_errors(folder):
-        doomed = _beside(folder, "tmp")
-        folder.rename(doomed)
+def remove(path: Path) -> None:
+    """Delete a file or folder. It loses its name first, so that a kill never leaves half of it under that name."""
+    with explain_disk_errors(path):
+        doomed = _beside(path, "tmp")
+        path.rename(doomed)
         _delete(doomed)
 
 

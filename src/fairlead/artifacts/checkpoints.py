@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairlead.artifacts.atomic import folder_bytes, new_folder, remove_folder, write_bytes
+from fairlead.artifacts.atomic import folder_bytes, new_folder, remove, write_bytes
 from fairlead.artifacts.hashing import files_in, open_sealed_json, sealed_json
 from fairlead.artifacts.manifest import MANIFEST_NAME, FileFacts, check_files, file_facts
 from fairlead.errors import ExitCode, UserError
@@ -56,7 +56,7 @@ def save_checkpoint(
     later = [path for at, path in saved if at > step]
     older = [path for at, path in saved if at <= step][:-keep]
     for path in later + older:
-        remove_folder(path)
+        remove(path)
     return final
 
 

@@ -88,3 +88,18 @@ def read(path: Path) -> list[dict[str, Any]]:
             where = f"{path}:{number}"
             raise UserError(f"not JSON ({error})", where=where, fix=fix, exit_code=ExitCode.BAD_DATA) from None
     return rows
+
+
+def last_row(path: Path, *, tail_bytes: int = 65536) -> dict[str, Any] | None:
+    """The last whole line, without reading the file; None when there is none in the last `tail_bytes`."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - tail_bytes))
+        lines = file.read().split(b"\n")
+    if len(lines) < 2:
+        return None
+    try:
+        return orjson.loads(lines[-2])
+    except orjson.JSONDecodeError:
+        return None

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from fairlead.artifacts.atomic import fsync_tree, write_bytes
 from fairlead.artifacts.hashing import files_in, mismatch, open_sealed_json, sealed_json, sha256_file, sha256_json
+from fairlead.artifacts.lock import LOCK_NAME
 from fairlead.errors import ExitCode, UserError
 
 MANIFEST_NAME = "manifest.json"
@@ -34,7 +35,7 @@ _MADE_BY: dict[Kind, str] = {
 # Top-level files that hold clock figures or are drawn from other files: they never decide if two artifacts are equal.
 CLOCK_FILES = ("timings.jsonl", "report.html", "README.md")
 # Not part of the artifact: the manifest itself, the lock, and what `fairlead clean` may delete.
-_NOT_LISTED = (MANIFEST_NAME, "lock.json")
+_NOT_LISTED = (MANIFEST_NAME, LOCK_NAME)
 _CHECKPOINTS = "checkpoints/"
 
 

@@ -1,0 +1,125 @@
+"""Runs and their stages on disk: where a stage writes, what exists, what may be deleted."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairlead.artifacts.atomic import folder_bytes, leftovers, remove
+from fairlead.artifacts.checkpoints import last_step
+from fairlead.artifacts.journal import last_row
+from fairlead.artifacts.lock import holder
+from fairlead.artifacts.manifest import MANIFEST_NAME, read_manifest
+from fairlead.errors import UserError
+
+_STAGE = re.compile(r"(\d\d)-([a-z0-9][a-z0-9_-]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class StageInfo:
+    """One stage as it lies on disk."""
+
+    path: Path
+    kind: str
+    """Kind of the artifact; empty while unfinished; `damaged` when the manifest cannot be trusted."""
+    finished: bool
+    in_use: bool
+    """A living process works in it."""
+    size_bytes: int
+    last_step: int | None
+    """Last step in metrics.jsonl, or of the newest checkpoint."""
+
+    @property
+    def name(self) -> str:
+        """`01-sft`."""
+        return self.path.name
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """One run as it lies on disk, with its stages in order."""
+
+    path: Path
+    stages: tuple[StageInfo, ...]
+    size_bytes: int
+
+    @property
+    def name(self) -> str:
+        """`demo`."""
+        return self.path.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stage that was begun is finished."""
+        return all(stage.finished for stage in self.stages)
+
+
+@dataclass(frozen=True, slots=True)
+class Removable:
+    """Something that can be deleted without losing a result."""
+
+    path: Path
+    why: str
+    size_bytes: int
+
+
+def stage_folder(run: Path, stage: str) -> Path:
+    """`run/<nn>-<stage>`: the newest folder of that stage when there is one, else the next number. Makes nothing."""
+    assert _STAGE.fullmatch(f"00-{stage}"), stage
+    numbered = [(int(match[1]), match[2]) for match, _ in _stage_paths(run)]
+    same = [number for number, name in numbered if name == stage]
+    number = max(same) if same else max((number for number, _ in numbered), default=0) + 1
+    return run / f"{number:02d}-{stage}"
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a stage ran to its end: its manifest is written last."""
+    return (folder / MANIFEST_NAME).is_file()
+
+
+def list_runs(root: Path) -> list[RunInfo]:
+    """Every run below `root`, by name. A folder is a run when it holds a recipe or a stage."""
+    runs = []
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
+        stages = tuple(_stage_info(folder) for _, folder in _stage_paths(path))
+        if stages or (path / "recipe.yaml").is_file():
+            runs.append(RunInfo(path, stages, folder_bytes(path)))
+    return runs
+
+
+def removable(root: Path) -> list[Removable]:
+    """What `fairlead clean` may delete: checkpoints of finished stages, and what killed writers left behind."""
+    found = [Removable(path, "left by a killed process", _bytes(path)) for path in leftovers(root)]
+    for run in list_runs(root):
+        for stage in run.stages:
+            checkpoints = stage.path / "checkpoints"
+            if stage.finished and not stage.in_use and checkpoints.is_dir():
+                found.append(Removable(checkpoints, "the stage is finished", _bytes(checkpoints)))
+    return found
+
+
+def clean(items: list[Removable]) -> int:
+    """Delete what `removable` listed; return the bytes that became free."""
+    for item in items:
+        if item.path.exists():
+            remove(item.path)
+    return sum(item.size_bytes for item in items)
+
+
+def _stage_paths(run: Path) -> list[tuple[re.Match[str], Path]]:
+    entries = sorted(run.iterdir()) if run.is_dir() else []
+    return [(match, entry) for entry in entries if (match := _STAGE.fullmatch(entry.name)) and entry.is_dir()]
+
+
+def _stage_info(folder: Path) -> StageInfo:
+    try:
+        kind = read_manifest(folder).kind if is_finished(folder) else ""
+    except UserError:
+        kind = "damaged"
+    row = last_row(folder / "metrics.jsonl") or {}
+    step = row.get("step", last_step(folder))
+    in_use = holder(folder) is not None
+    return StageInfo(folder, kind, is_finished(folder), in_use, folder_bytes(folder), step)
+
+
+def _bytes(path: Path) -> int:
+    return folder_bytes(path) if path.is_dir() else path.stat().st_size
