@@ -1,0 +1,66 @@
+# Every target sets itself up from a bare checkout: Python 3.11, 3.12 or 3.13 and make are all it needs.
+#   make demo                   the whole journey on real weights and rows, then chat with the result
+#   make demo TORCH_INDEX=URL   take torch from this extra index (the CPU one of PyTorch's install page saves 3 GB)
+#   make test, make check       the tests; linters, types, layers and generated docs
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell $(p) -c 'import sys; print(1 if (3, 11) <= sys.version_info < (3, 14) else "")' 2>/dev/null),$(p))))
+VENV ?= .venv
+TORCH_INDEX ?=
+DEMO ?=
+TESTS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# Small matrices: more threads than workers only wait for each other.
+TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 MPLBACKEND=Agg
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-full check fetch docs clean lock resolve
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 was found" >&2; \
+	  echo "fix: install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25'
+	@$(BIN)/python scripts/warn_big_torch.py "$(or $(firstword $(MAKECMDGOALS)),setup)" $(PIP_OPTIONS)
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(PIP_OPTIONS) -e '.[dev]'
+	@touch $@
+
+demo: fetch
+	$(BIN)/fairlead demo $(DEMO)
+
+fetch: $(STAMP)
+	$(BIN)/fairlead fetch
+
+test: $(STAMP)
+	$(TEST_ENV) $(BIN)/python -m pytest -n auto -m "not slow and not gpu" $(TESTS)
+
+test-full: fetch
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not gpu" $(TESTS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
+
+# Locked versions: `lock` resolves anew and writes constraints.txt, `resolve` shows that it holds for 3.12 and 3.13 too.
+lock: $(STAMP)
+	$(BIN)/python scripts/lock.py
+
+resolve: $(STAMP)
+	$(BIN)/python scripts/resolve.py 3.11 3.12 3.13
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests docs scripts -name __pycache__ -type d -prune -exec rm -rf {} +

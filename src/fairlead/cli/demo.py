@@ -1,0 +1,53 @@
+"""`fairlead demo`: the whole journey on starter weights and rows."""
+
+from fairlead.cli.words import Words, take_flags
+from fairlead.errors import UserError
+
+HELP = """fairlead demo: the whole journey on starter weights and rows.
+
+Usage: fairlead demo [--quick] [--with dpo] [--output DIR] [--dry-run] [key=value | --key value ...]
+
+  --quick       a version of about three minutes; its numbers show less
+  --with dpo    also train the DPO branch on the same pairs
+  --output DIR  folder of the run (default runs/demo, or runs/demo-quick with --quick)
+  --dry-run     print the stages and the minutes to expect on this machine; run nothing
+Options are dotted names of the demo recipe's keys, such as ppo.num_iterations=20.
+"""
+
+
+def demo(*words: Words) -> None:
+    """Run the demo journey."""
+    if {"-h", "--help"} & set(words):
+        print(HELP, end="")
+        return
+    flags, rest = take_flags(words, ["--quick", "--dry-run"])
+    branches, rest = _take_option(rest, "--with")
+    outputs, overrides = _take_option(rest, "--output")
+    if set(branches) - {"dpo"}:
+        raise UserError("unknown branch", where="command line", got=", ".join(branches), want="dpo", fix="--with dpo")
+    from fairlead.pipeline.demo import run_demo
+
+    run_demo(
+        output=outputs[-1] if outputs else "runs/demo-quick" if "--quick" in flags else "runs/demo",
+        quick="--quick" in flags,
+        branches=tuple(branches),
+        overrides=overrides,
+        dry_run="--dry-run" in flags,
+    )
+
+
+def _take_option(words: list[str], name: str) -> tuple[list[str], list[str]]:
+    """Split off `--name value` and `--name=value`."""
+    values, rest = [], []
+    waiting = iter(words)
+    for word in waiting:
+        if word == name:
+            value = next(waiting, "")
+            if not value or value.startswith("--"):
+                raise UserError(f"{name} has no value", where="command line", fix=f"write {name} VALUE")
+            values.append(value)
+        elif word.startswith(f"{name}="):
+            values.append(word.partition("=")[2])
+        else:
+            rest.append(word)
+    return values, rest

