@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Literal
 
 import minijinja
@@ -79,12 +80,13 @@ class ChatTemplate:
     """
 
     def __init__(self, tokenizer: Any, *, extra_end_token_ids: Sequence[int] = ()) -> None:
+        """Derive from the template how it opens and ends an assistant turn, and check it."""
         if not getattr(tokenizer, "is_fast", False):
             raise UserError("this tokenizer has no tokenizer.json", fix="use a model folder with a fast tokenizer")
         self._tokenizer = tokenizer
         self._added = {token.content: token for token in tokenizer.added_tokens_decoder.values() if token.special}
-        longest_first = sorted(self._added, key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        longest_first: list[str] = sorted(self._added, key=len, reverse=True)
+        self._control = re.compile("|".join(re.escape(content) for content in longest_first) or "(?!)")
         self.source, self._render_text = _renderer(tokenizer)
         self._lead = self._lead_of_a_piece()
         self._generation_tail = ""  # what the template writes after a prompt's last message
@@ -183,7 +185,7 @@ class ChatTemplate:
         if not borders:
             return tokens
         edges = [0, *borders, len(rendered.text)]
-        pieces = [self._one_pass(rendered, start, end) for start, end in zip(edges, edges[1:], strict=False)]
+        pieces = [self._one_pass(rendered, start, end) for start, end in pairwise(edges)]
         return _joined(pieces)
 
     def _one_pass(self, rendered: _Rendered, start: int, end: int) -> _Tokens:
@@ -237,9 +239,9 @@ class ChatTemplate:
         )
         tokens = _Tokens([], [], [])
         previous_end = 0
-        for token, (first, last) in zip(called["input_ids"], called["offset_mapping"], strict=True):
+        for token, (offset, last) in zip(called["input_ids"], called["offset_mapping"], strict=True):
             # Byte-level tokenizers trim the space off the offsets of " word"; it belongs to the token all the same.
-            first, previous_end = min(first, previous_end), last
+            first, previous_end = min(offset, previous_end), last
             if last > len(lead) or not lead:
                 tokens.ids.append(token)
                 tokens.starts.append(max(first - len(lead), 0) + start)
@@ -302,8 +304,8 @@ def _renderer(tokenizer: Any) -> tuple[str, Callable[[list[dict[str, str]], bool
         variables["opening"] = tokenizer.bos_token if opens else ""
     environment = minijinja.Environment(trim_blocks=True, lstrip_blocks=True, fuel=FUEL)
     environment.add_filter("tojson", _tojson)
-    environment.add_function("raise_exception", _raise_exception)
-    environment.add_function("strftime_now", _strftime_now)
+    environment.add_global("raise_exception", _raise_exception)
+    environment.add_global("strftime_now", _strftime_now)
     try:
         environment.add_template("chat", _GENERATION_TAG.sub(_untagged, text))
     except minijinja.TemplateError as error:

@@ -6,7 +6,7 @@ from itertools import combinations
 
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.errors import UserError
-from fairlead.records import Conversation, Message, Preference, Prompt, Rejection
+from fairlead.records import Conversation, Preference, Prompt, Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,7 @@ def preference_examples(
     rejections: list[Rejection] = []
     for record in records:
         try:
-            ranked = [
-                _response_example(template, record.prompt, response, max_length, end_token, record.source)
-                for response in record.responses
-            ]
+            ranked = _response_examples(record, template, max_length, end_token=end_token)
         except UserError as error:
             rejections.append(_rejection(record.source, error.what))
             continue
@@ -101,12 +98,15 @@ def prompt_examples(
     return prompts, rejections
 
 
-def _response_example(
-    template: ChatTemplate, prompt: tuple[Message, ...], response: str, max_length: int, end_token: bool, source: str
-) -> Example:
-    prompt_ids, response_ids = template.encode_response(prompt, response, end_token=end_token)
-    trained = (False,) * len(prompt_ids) + (True,) * len(response_ids)
-    return Example((prompt_ids + response_ids)[:max_length], trained[:max_length], source)
+def _response_examples(
+    record: Preference, template: ChatTemplate, max_length: int, *, end_token: bool
+) -> list[Example]:
+    examples: list[Example] = []
+    for response in record.responses:
+        prompt_ids, response_ids = template.encode_response(record.prompt, response, end_token=end_token)
+        trained = (False,) * len(prompt_ids) + (True,) * len(response_ids)
+        examples.append(Example((prompt_ids + response_ids)[:max_length], trained[:max_length], record.source))
+    return examples
 
 
 def _unusable(ranked: list[Example], max_length: int) -> str:

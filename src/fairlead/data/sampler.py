@@ -1,4 +1,4 @@
-"""Which rows an optimizer step sees, as pure functions of seed, epoch and step: resuming needs no state but the step."""
+"""Which rows an optimizer step sees, as pure functions of seed, epoch and step: resuming needs the step alone."""
 
 import numpy as np
 

@@ -1,0 +1,84 @@
+"""`fairlead data show`: every token of a row with its role, and whether it is trained. No torch here."""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from fairlead.data.chat_template import ChatTemplate, Encoded, TokenRole
+from fairlead.data.load import kind_of, read_conversations, read_preferences, read_prompts
+from fairlead.records import Conversation, Message, Preference, Prompt, Record
+
+_STYLES = {True: "bold green", False: "dim"}
+
+
+def show(path: Path | str, tokenizer: Any, *, num_rows: int, max_length: int) -> str:
+    """The first rows of a file as plain text, whatever kind it holds; see `show_rows`."""
+    records, layout = _records(path)
+    template = ChatTemplate(tokenizer)
+    head = f"{path}: layout {layout}, {len(records)} rows; chat template of the {template.source}"
+    shown = (text.plain for text in show_rows(records, template, num_rows, max_length=max_length, tokenizer=tokenizer))
+    return "\n\n".join([head, *shown])
+
+
+def show_rows(
+    records: Sequence[Record], template: ChatTemplate, num_rows: int, *, max_length: int, tokenizer: Any
+) -> Iterator[Text]:
+    """One rich Text per sequence: green is trained. Its `plain` form says the same in words.
+
+    Tokens are quoted as in JSON; one that is a part of a character stands as <its bytes in the vocabulary>.
+    """
+    for record in records[:num_rows]:
+        for name, encoded in _encoded(record, template, max_length):
+            yield _row(f"{record.source}{name}", encoded, tokenizer)
+
+
+def _records(path: Path | str) -> tuple[Sequence[Record], str]:
+    match kind_of(path):
+        case "conversations":
+            loaded = read_conversations([path], max_reject_rate=1.0)
+        case "preferences":
+            loaded = read_preferences([path], max_reject_rate=1.0)
+        case _:
+            loaded = read_prompts([path], max_reject_rate=1.0)
+    return loaded.records, loaded.layouts[str(path)]
+
+
+def _encoded(record: Record, template: ChatTemplate, max_length: int) -> Iterator[tuple[str, Encoded]]:
+    match record:
+        case Conversation():
+            yield "", template.encode(record.messages, max_length)
+        case Preference():
+            for rank, response in enumerate(record.responses, start=1):
+                prompt, answer = template.encode_response(record.prompt, response, end_token=True)
+                roles = template.encode([*record.prompt, Message("assistant", response)]).roles
+                yield f" response {rank} of {len(record.responses)}", _cut(prompt, answer, roles, max_length)
+        case Prompt():
+            prompt = template.encode_prompt(record.messages)
+            roles = template.encode([*record.messages, Message("assistant", "x")]).roles
+            yield " prompt", _cut(prompt, (), roles, max_length)
+
+
+def _cut(prompt: tuple[int, ...], answer: tuple[int, ...], roles: tuple[TokenRole, ...], max_length: int) -> Encoded:
+    """A prompt with an answer that is trained; `roles` may go on beyond both."""
+    trained = (False,) * len(prompt) + (True,) * len(answer)
+    return Encoded((prompt + answer)[:max_length], trained[:max_length], roles[: len(trained)][:max_length])
+
+
+def _row(title: str, encoded: Encoded, tokenizer: Any) -> Text:
+    num_tokens, num_trained = len(encoded.input_ids), sum(encoded.trained)
+    text = Text(f"{title}: {num_tokens} tokens, {num_trained} trained", style="bold")
+    tokens = zip(encoded.input_ids, encoded.roles, encoded.trained, strict=True)
+    for (role, trained), group in groupby(tokens, key=lambda token: token[1:]):
+        label = "trained" if trained else "not trained"
+        text.append(f"\n  {role:9} {label:11} ", style="not bold")
+        text.append(" ".join(_token(token, tokenizer) for token, _, _ in group), style=f"not bold {_STYLES[trained]}")
+    return text
+
+
+def _token(token: int, tokenizer: Any) -> str:
+    decoded = tokenizer.decode([token])
+    return f"<{tokenizer.convert_ids_to_tokens(token)}>" if "�" in decoded else json.dumps(decoded, ensure_ascii=False)
