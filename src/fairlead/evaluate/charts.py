@@ -47,7 +47,7 @@ class Bar:
 
 def curve(series: Mapping[str, Points], *, title: str, x_label: str = "step") -> str:
     """Lines of (x, y) points, one per name; non-finite points are left out. One series needs no legend."""
-    with _chart(title, height=2.15) as (axes, out):
+    with _chart(title, height=1.95) as (axes, out):
         for index, (name, points) in enumerate(series.items()):
             x, y = _columns(_thin([p for p in points if math.isfinite(p[1])]))
             smooth = len(x) >= 40
@@ -58,7 +58,7 @@ def curve(series: Mapping[str, Points], *, title: str, x_label: str = "step") ->
             elif len(x) == 1:
                 axes.plot(x, y, marker="o", color=_SERIES[index % 4])
         axes.set_xlabel(x_label)
-        axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+        axes.locator_params(axis="x", integer=True, nbins=6)
         if len(series) > 1:
             axes.legend(frameon=False, loc="best")
     return out[0]
@@ -70,7 +70,7 @@ def histogram(parent: Sequence[float], child: Sequence[float], *, title: str, na
     width = (high - low) or 1.0
     num_bins = max(6, min(24, round(math.sqrt(len(child)) * 1.5)))
     edges = [low + width * i / num_bins for i in range(num_bins + 1)]
-    with _chart(title, height=2.15) as (axes, out):
+    with _chart(title, height=1.95) as (axes, out):
         for values, name, color, hatch in (
             (parent, names[0], _SERIES[1], "////"),
             (child, names[1], _SERIES[0], None),
@@ -140,10 +140,10 @@ def _thin(points: Points) -> Points:
 
 @contextmanager
 def _chart(title: str, *, height: float) -> Iterator[tuple["Axes", list[str]]]:
-    """Axes to draw on; after the block the list holds the SVG. 4.4 inches wide: text keeps its size on a phone."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    """Axes to draw on; after the block the list holds the SVG. 3.6 inches: as on a phone, elsewhere text grows."""
+    from matplotlib import rc_context  # noqa: PLC0415
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
 
     style = {
         "svg.fonttype": "none",
@@ -164,7 +164,7 @@ def _chart(title: str, *, height: float) -> Iterator[tuple["Axes", list[str]]]:
     }
     out: list[str] = []
     with rc_context(style):
-        figure = Figure(figsize=(4.4, height), layout="constrained")
+        figure = Figure(figsize=(3.6, height), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.subplots()
         axes.grid(visible=True, axis="y", color=_LINE, linewidth=0.7)

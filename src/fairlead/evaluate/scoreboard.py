@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fairlead.evaluate.format import fixed, percent
 from fairlead.evaluate.summary import Evaluation, Likelihood, Probes
 from fairlead.evaluate.tables import NONE, label
+from fairlead.evaluate.wording import fixed, percent
 
 BASE = "Base"
 

@@ -118,8 +118,8 @@ class StageSummary:
 
     stage: str  # sft, reward, ppo, dpo, eval
     kind: str  # policy, reward
-    model: str = ""
-    parent: str = ""
+    model: str = ""  # name of the stage's folder, such as "01-sft"
+    parent: str = ""  # name of the parent's folder, or of the starting weights
     wall_seconds: float = 0.0
     peak_memory_bytes: int = 0
     sizes: dict[str, int] = field(default_factory=dict)  # such as {"rows": 330, "tokens": 81234, "episodes": 512}
@@ -198,7 +198,7 @@ def compare_rewards(
         raise ValueError(f"want paired scores, got {len(parent_scores)} of the parent and {len(child_scores)}")
     parent, child = np.asarray(parent_scores, np.float64), np.asarray(child_scores, np.float64)
     difference = child - parent
-    low, high = bootstrap_mean(difference, seed=seed)
+    low, high = bootstrap_mean(difference.tolist(), seed=seed)
     std = float(np.std(parent, ddof=1)) if len(parent) > 1 else 0.0
     wins = sum(_half_credit(a, b) for a, b in zip(child_scores, parent_scores, strict=True))
     win_low, win_high = wilson(wins, len(parent))
@@ -221,7 +221,7 @@ def sequence_kl(kls: Sequence[float], *, seed: int = 0) -> Kl:
     """Mean with bootstrap interval of per-response KL estimates (nats, summed over each response's tokens)."""
     if not kls:
         raise ValueError("no responses to measure")
-    low, high = bootstrap_mean(np.asarray(kls, np.float64), seed=seed)
+    low, high = bootstrap_mean(kls, seed=seed)
     return Kl(float(np.mean(kls)), low, high)
 
 

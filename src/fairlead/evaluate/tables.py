@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fairlead.evaluate.format import count, fixed, interval, percent, signed
 from fairlead.evaluate.summary import CHINESE_REPLIES, Evaluation, Likelihood, Probes, RewardComparison
 from fairlead.evaluate.verdicts import Claim, claims, find_likelihood
+from fairlead.evaluate.wording import between, count, fixed, interval, percent, signed
 
 Tone = Literal["good", "bad", ""]
 NONE = "–"
@@ -19,8 +19,9 @@ class Measure:
     meaning: str
     parent: str
     child: str
-    change: str
-    tone: Tone
+    change: str = NONE
+    interval: str = NONE  # 95 %, of the change where there is one, else of the child's number
+    tone: Tone = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ def measures(evaluation: Evaluation) -> list[Measure]:
         rows += _rewards(evaluation.rewards)
     if kl := evaluation.kl:
         meaning = "How far whole responses have moved from the reference model, in nats; large means another model."
-        spread = interval(kl.low, kl.high)
-        rows.append(Measure("KL to the reference", meaning, NONE, fixed(kl.mean_sequence_kl), spread, ""))
+        spread = between(kl.low, kl.high)
+        rows.append(Measure("KL to the reference", meaning, NONE, fixed(kl.mean_sequence_kl), interval=spread))
     if evaluation.probes:
         rows += _probes(evaluation.parent_probes, evaluation.probes)
     return rows
@@ -103,6 +104,7 @@ def _rewards(rewards: RewardComparison) -> list[Measure]:
             fixed(rewards.mean_parent),
             fixed(rewards.mean_child),
             signed(rewards.paired_difference),
+            between(rewards.low, rewards.high, signed),
             gain,
         ),
         Measure(
@@ -110,30 +112,27 @@ def _rewards(rewards: RewardComparison) -> list[Measure]:
             "The mean difference on the same prompts, in units of the spread of the parent's scores.",
             NONE,
             NONE if effect is None else signed(effect),
-            f"difference: {interval(rewards.low, rewards.high, signed)}",
-            gain,
+            tone=gain,
         ),
         Measure(
             "Win rate against the parent",
             f"Share of prompts on which the reward model prefers the new response; 50 % means no change{ties}.",
             NONE,
             percent(rewards.win_rate),
-            interval(rewards.win_low, rewards.win_high, percent),
-            _tone(rewards.win_low > 0.5, rewards.win_high < 0.5),
+            interval=between(rewards.win_low, rewards.win_high, percent),
+            tone=_tone(rewards.win_low > 0.5, rewards.win_high < 0.5),
         ),
     ]
 
 
 def _probes(before: Probes | None, after: Probes) -> list[Measure]:
-    ends = f"Share of {count(after.num_responses)} responses that stop by themselves and are not cut off. Higher is better;"
-    spread = interval(after.end_token_low, after.end_token_high, percent)
     ended = Measure(
         "Ends by itself",
-        f"{ends} {spread}.",
+        f"Share of {count(after.num_responses)} responses that end before the length limit. Higher is better.",
         percent(before.end_token_rate) if before else NONE,
         percent(after.end_token_rate),
         f"{signed(100 * (after.end_token_rate - before.end_token_rate))} points" if before else NONE,
-        "",
+        between(after.end_token_low, after.end_token_high, percent),
     )
     return [
         ended,
@@ -164,12 +163,11 @@ def _probes(before: Probes | None, after: Probes) -> list[Measure]:
 def _before_after(
     name: str, meaning: str, before: float | None, after: float, *, digits: int, better: Literal["lower", ""] = ""
 ) -> Measure:
-    change, tone = NONE, ""
-    if before is not None:
-        change = f"{after - before:+.{digits}f}".replace("-", "−")
-        tone = _tone(after < before, after > before) if better else ""
-    parent = NONE if before is None else f"{before:.{digits}f}"
-    return Measure(name, meaning, parent, f"{after:.{digits}f}", change, tone)
+    if before is None:
+        return Measure(name, meaning, NONE, f"{after:.{digits}f}")
+    change = f"{after - before:+.{digits}f}".replace("-", "−")
+    tone = _tone(after < before, after > before) if better else ""
+    return Measure(name, meaning, f"{before:.{digits}f}", f"{after:.{digits}f}", change, tone=tone)
 
 
 def _tone(good: bool, bad: bool) -> Tone:

@@ -6,8 +6,8 @@ The thresholds are those of the demo; they are stated in each claim, so a reader
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fairlead.evaluate.format import interval, percent, signed
 from fairlead.evaluate.summary import CHINESE_REPLIES, Evaluation, Likelihood, PreferenceAccuracy, Probes
+from fairlead.evaluate.wording import interval, percent, signed
 
 MIN_PAIRS, MIN_ACCURACY = 100, 0.70
 MIN_PROMPTS, MIN_EFFECT_SD, MAX_SEQUENCE_KL = 128, 0.3, 10.0
@@ -55,7 +55,7 @@ def _reward(measured: PreferenceAccuracy) -> list[Claim]:
     rule = f"lower bound {percent(measured.low)} against {percent(measured.length_rule_accuracy)}"
     return [
         Claim(
-            f"The reward model prefers the better reply on at least {MIN_ACCURACY:.0%} of held-out pairs",
+            f"The reward model prefers the better reply on at least {100 * MIN_ACCURACY:.0f} % of held-out pairs",
             measured.accuracy >= MIN_ACCURACY,
             within,
         ),

@@ -20,9 +20,15 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
+def between(low: float, high: float, form: Callable[[float], str] = fixed) -> str:
+    """Two ends; percent signs are said once."""
+    first, last = form(low), form(high)
+    return f"{first.removesuffix(' %')} to {last}"
+
+
 def interval(low: float, high: float, form: Callable[[float], str] = fixed) -> str:
     """A 95 % interval, said as one."""
-    return f"95 % interval {form(low)} to {form(high)}"
+    return f"95 % interval {between(low, high, form)}"
 
 
 def duration(seconds: float) -> str:
