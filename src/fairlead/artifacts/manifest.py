@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from fairlead.artifacts.atomic import fsync_tree, write_bytes
+from fairlead.artifacts.atomic import explain_disk_errors, fsync_tree, write_bytes
 from fairlead.artifacts.hashing import files_in, mismatch, open_sealed_json, sealed_json, sha256_file, sha256_json
 from fairlead.artifacts.lock import LOCK_NAME
 from fairlead.errors import ExitCode, UserError
@@ -110,7 +110,8 @@ class Manifest(_Closed):
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Make the files of a folder durable, then write their digests. The artifact is finished once this returns."""
-    fsync_tree(folder)
+    with explain_disk_errors(folder):
+        fsync_tree(folder)
     names = [name for name in files_in(folder) if name not in _NOT_LISTED and not name.startswith(_CHECKPOINTS)]
     filled = {"files": file_facts(folder, names), "config_digest": sha256_json(manifest.config)}
     complete = manifest.model_copy(update=filled)

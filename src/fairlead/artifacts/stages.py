@@ -99,10 +99,10 @@ def removable(root: Path) -> list[Removable]:
 
 def clean(items: list[Removable]) -> int:
     """Delete what `removable` listed; return the bytes that became free."""
-    for item in items:
-        if item.path.exists():
-            remove(item.path)
-    return sum(item.size_bytes for item in items)
+    there = [item for item in items if item.path.exists()]
+    for item in there:
+        remove(item.path)
+    return sum(item.size_bytes for item in there)
 
 
 def _stage_paths(run: Path) -> list[tuple[re.Match[str], Path]]:

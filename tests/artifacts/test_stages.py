@@ -1,0 +1,84 @@
+import pytest
+
+from fairlead.artifacts.checkpoints import save_checkpoint
+from fairlead.artifacts.journal import Journal
+from fairlead.artifacts.lock import lock
+from fairlead.artifacts.manifest import MANIFEST_NAME, Manifest, write_manifest
+from fairlead.artifacts.stages import clean, is_finished, list_runs, removable, stage_folder
+
+
+def make_stage(run, stage, *, kind=None, steps=3):
+    folder = stage_folder(run, stage)
+    with Journal(folder / "metrics.jsonl") as journal:
+        for step in range(1, steps + 1):
+            journal.append({"step": step, "loss": 1.0})
+    for step in (1, 2):
+        save_checkpoint(folder, step, lambda tmp: (tmp / "w").write_bytes(b"x" * 100) and None, facts={}, keep=2)
+    if kind:
+        write_manifest(folder, Manifest(kind=kind, stage=stage))
+    return folder
+
+
+def test_numbers_rise_and_a_stage_finds_its_folder_again(tmp_path):
+    run = tmp_path / "demo"
+    assert stage_folder(run, "sft") == run / "01-sft"
+    assert not run.exists()
+    for name in ("01-sft", "02-reward", "03-own_replies", "04-sft", "notes", "7-x"):
+        (run / name).mkdir(parents=True)
+    (run / "09-file").touch()
+    assert stage_folder(run, "sft") == run / "04-sft"
+    assert stage_folder(run, "reward") == run / "02-reward"
+    assert stage_folder(run, "ppo") == run / "05-ppo"
+    with pytest.raises(AssertionError):
+        stage_folder(run, "../out")
+
+
+def test_runs_say_kind_state_size_and_last_step(tmp_path):
+    make_stage(tmp_path / "demo", "sft", kind="policy", steps=5)
+    reward = make_stage(tmp_path / "demo", "reward", steps=0)
+    (tmp_path / "fresh").mkdir()
+    (tmp_path / "fresh" / "recipe.yaml").touch()
+    (tmp_path / "unrelated").mkdir()
+    with lock(reward):
+        demo, fresh = list_runs(tmp_path)
+    sft, reward = demo.stages
+    assert (demo.name, fresh.name, fresh.stages) == ("demo", "fresh", ())
+    assert (sft.name, sft.kind, sft.finished, sft.in_use, sft.last_step) == ("01-sft", "policy", True, False, 5)
+    assert (reward.name, reward.kind, reward.finished, reward.in_use) == ("02-reward", "", False, True)
+    assert reward.last_step == 2  # of its checkpoints: no metrics yet
+    assert not demo.finished
+    assert demo.size_bytes > sft.size_bytes > 200
+    assert list_runs(tmp_path / "absent") == []
+
+
+def test_a_damaged_manifest_does_not_hide_the_run(tmp_path):
+    folder = make_stage(tmp_path / "demo", "sft", kind="policy")
+    (folder / MANIFEST_NAME).write_text("{}")
+    assert list_runs(tmp_path)[0].stages[0].kind == "damaged"
+
+
+def test_clean_deletes_only_what_no_result_needs(tmp_path):
+    sft = make_stage(tmp_path / "demo", "sft", kind="policy")
+    reward = make_stage(tmp_path / "demo", "reward")
+    torn = tmp_path / "demo" / "03-ppo" / "model.tmp-01234567"
+    torn.mkdir(parents=True)
+    (torn / "w").write_bytes(b"x" * 50)
+    with lock(sft):
+        assert [item.path for item in removable(tmp_path)] == [torn]
+    items = removable(tmp_path)
+    assert [item.path for item in items] == [torn, sft / "checkpoints"]
+    assert items[0].size_bytes == 50
+    assert items[1].size_bytes > 200
+    assert clean(items) == sum(item.size_bytes for item in items)
+    assert is_finished(sft)
+    assert not (sft / "checkpoints").exists()
+    assert (reward / "checkpoints" / "step-000002").is_dir()
+    assert removable(tmp_path) == []
+    assert clean(items) == 0  # once more does no harm
+
+
+def test_finished_means_manifest(tmp_path):
+    folder = make_stage(tmp_path / "demo", "sft")
+    assert not is_finished(folder)
+    write_manifest(folder, Manifest(kind="policy", stage="sft"))
+    assert is_finished(folder)
