@@ -19,11 +19,12 @@ def wilson(successes: float, total: int, confidence: float = 0.95) -> tuple[floa
     scale = 1 / (1 + z * z / total)
     centre = (share + z * z / (2 * total)) * scale
     half = z * scale * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Exact at the ends, where rounding would miss 0 and 1.
+    return 0.0 if successes == 0 else centre - half, 1.0 if successes == total else centre + half
 
 
 def bootstrap_mean(
-    values: Sequence[float], *, seed: int, num_resamples: int = 2000, confidence: float = 0.95
+    values: Sequence[float] | np.ndarray, *, seed: int, num_resamples: int = 2000, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean (Efron 1979). Raises ValueError without values."""
     if len(values) == 0:

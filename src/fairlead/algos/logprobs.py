@@ -70,7 +70,7 @@ class _LinearLogprobs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:  # pyrefly: ignore[bad-override]
         grad_logprobs, _ = grad_outputs
         hidden, weight, bias, targets = ctx.saved_tensors
         dtype = grad_logprobs.dtype

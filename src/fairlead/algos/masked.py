@@ -26,7 +26,8 @@ def masked_mean(values: Float[Tensor, "*S"], mask: Bool[Tensor, "*S"]) -> Float[
 
 def masked_var(values: Float[Tensor, "*S"], mask: Bool[Tensor, "*S"]) -> Float[Tensor, ""]:
     """Population variance (divided by the count, not by count - 1) of the selected values; nan when there are none."""
-    return masked_mean((upcast(values) - masked_mean(values, mask)).square(), mask)
+    values = upcast(values).masked_fill(~mask, 0.0)  # before the square: its gradient at infinity would be nan
+    return masked_mean((values - masked_mean(values, mask)).square(), mask)
 
 
 def whiten(
@@ -42,9 +43,10 @@ def whiten(
     `mean` and `var` default to the moments of these values. Ranks that share one rollout pass the moments over all of
     them. Follows lm-human-preferences (Ziegler et al. 2019): population variance, 1e-8 added to it inside the root.
     """
+    values = upcast(values).masked_fill(~mask, 0.0)
     mean = masked_mean(values, mask) if mean is None else mean
     var = masked_var(values, mask) if var is None else var
-    whitened = (upcast(values) - mean) * torch.rsqrt(var + 1e-8)
+    whitened = (values - mean) * torch.rsqrt(var + 1e-8)
     if not shift_mean:
         whitened = whitened + mean
     return whitened.masked_fill(~mask, 0.0)

@@ -1,0 +1,101 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlead.algos.advantages import gae, shape_rewards
+from oracles import advantages as oracle
+
+NUMBERS = st.floats(-5, 5)
+RATES = st.floats(0, 1)
+
+
+@st.composite
+def rollouts(draw):
+    """Three [B, R] matrices, one [B] vector, and the length of each row."""
+    width = draw(st.integers(1, 6))
+    lengths = draw(st.lists(st.integers(0, width), min_size=1, max_size=4))
+    row = st.lists(NUMBERS, min_size=width, max_size=width)
+    matrices = [torch.tensor([draw(row) for _ in lengths], dtype=torch.float64) for _ in range(2)]
+    scores = torch.tensor([draw(NUMBERS) for _ in lengths], dtype=torch.float64)
+    mask = torch.arange(width)[None, :] < torch.tensor(lengths)[:, None]
+    return *matrices, scores, mask, lengths
+
+
+@given(rollouts(), RATES, RATES)
+def test_gae_equals_the_double_sum(rollout, gamma, lam):
+    rewards, values, _, mask, lengths = rollout
+    advantages, returns = gae(rewards, values, mask, gamma=gamma, lam=lam)
+    for b, length in enumerate(lengths):
+        want_advantages, want_returns = oracle.gae(rewards[b].tolist(), values[b].tolist(), length, gamma, lam)
+        assert advantages[b].tolist() == pytest.approx(want_advantages, abs=1e-9)
+        assert returns[b].tolist() == pytest.approx(want_returns, abs=1e-9)
+
+
+@given(rollouts())
+def test_gae_with_both_rates_1_is_future_reward_minus_value(rollout):
+    rewards, values, _, mask, _ = rollout
+    advantages, returns = gae(rewards, values, mask, gamma=1.0, lam=1.0)
+    future = (rewards * mask).flip(1).cumsum(1).flip(1) * mask
+    torch.testing.assert_close(advantages, future - values * mask)
+    torch.testing.assert_close(returns, future)
+
+
+@given(rollouts(), RATES)
+def test_gae_with_lambda_0_is_the_td_error(rollout, gamma):
+    rewards, values, _, mask, _ = rollout
+    following = torch.nn.functional.pad((values * mask)[:, 1:], (0, 1))
+    advantages, _ = gae(rewards, values, mask, gamma=gamma, lam=0.0)
+    torch.testing.assert_close(advantages, (rewards + gamma * following - values) * mask)
+
+
+def test_gae_by_hand():
+    rewards, values = torch.tensor([[0.0, 0.0, 1.0, 9.0]]), torch.tensor([[0.5, 0.25, 0.75, 9.0]])
+    mask = torch.tensor([[True, True, True, False]])
+    advantages, returns = gae(rewards, values, mask, gamma=1.0, lam=0.5)
+    # deltas: -0.25, 0.5, 0.25
+    assert advantages.tolist() == [[-0.25 + 0.25 + 0.0625, 0.5 + 0.125, 0.25, 0.0]]
+    assert returns.tolist() == [[0.5625, 0.875, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize("junk", [1e30, torch.inf, torch.nan])
+def test_what_is_masked_never_matters(junk):
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    clean = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    dirty = clean.masked_fill(~mask, junk)
+    rates = {"gamma": 0.9, "lam": 0.9}
+    for a, b in zip(gae(dirty, dirty, mask, **rates), gae(clean, clean, mask, **rates), strict=True):
+        assert torch.equal(a, b)
+        assert a[~mask].tolist() == [0.0] * 4
+    scores = torch.tensor([1.0, 1.0])
+    rewards = shape_rewards(scores, dirty, -dirty, mask, kl_coef=0.5)
+    assert torch.equal(rewards, shape_rewards(scores, clean, -clean, mask, kl_coef=0.5))
+    assert rewards[~mask].tolist() == [0.0] * 4
+
+
+def test_a_mask_with_a_hole_is_refused():
+    row = torch.zeros(1, 3)
+    with pytest.raises(AssertionError, match="prefix"):
+        gae(row, row, torch.tensor([[True, False, True]]), gamma=1.0, lam=1.0)
+
+
+@given(rollouts(), st.floats(0, 2))
+def test_shape_rewards_equals_the_loop(rollout, kl_coef):
+    logprobs, reference, scores, mask, lengths = rollout
+    rewards = shape_rewards(scores, logprobs, reference, mask, kl_coef=kl_coef)
+    for b, length in enumerate(lengths):
+        want = oracle.shape_rewards(scores[b].item(), logprobs[b].tolist(), reference[b].tolist(), length, kl_coef)
+        assert rewards[b].tolist() == pytest.approx(want, abs=1e-9)
+
+
+def test_the_score_stands_at_the_last_response_token_only():
+    zeros = torch.zeros(2, 4)
+    mask = torch.tensor([[True, True, True, False], [True, True, True, True]])
+    rewards = shape_rewards(torch.tensor([2.0, 3.0]), zeros, zeros, mask, kl_coef=0.1)
+    assert rewards.tolist() == [[0.0, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, 3.0]]
+
+
+def test_targets_carry_no_gradient():
+    row, mask = torch.zeros(1, 3, requires_grad=True), torch.ones(1, 3, dtype=torch.bool)
+    rewards = shape_rewards(torch.zeros(1, requires_grad=True), row, row, mask, kl_coef=0.1)
+    assert not any(x.requires_grad for x in (rewards, *gae(row, row, mask, gamma=1.0, lam=1.0)))

@@ -1,0 +1,120 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlead.algos.masked import masked_sum
+from fairlead.algos.policy_loss import clipped_policy_loss, policy_statistics
+from oracles import losses
+
+CLIP = {"clip_eps_low": 0.2, "clip_eps_high": 0.3}
+TOKENS = st.lists(st.tuples(st.floats(-4, 0), st.floats(-4, 0), st.floats(-3, 3)), min_size=1, max_size=8)
+
+
+def rollout():
+    """Logprobs with gradient, old logprobs and advantages, [3, 4], ratios on both sides of both clips."""
+    generator = torch.Generator().manual_seed(1)
+    old = -torch.rand(3, 4, dtype=torch.float64, generator=generator)
+    logprobs = old + 0.5 * torch.randn(3, 4, dtype=torch.float64, generator=generator)
+    return logprobs.requires_grad_(), old, torch.randn(3, 4, dtype=torch.float64, generator=generator)
+
+
+@given(TOKENS, st.floats(0.01, 0.9), st.floats(0.01, 2))
+def test_loss_and_statistics_equal_the_loop(tokens, low, high):
+    logprobs, old, advantages = torch.tensor(tokens, dtype=torch.float64).T.unbind()
+    expected = [losses.clipped_policy(*token, low, high) for token in tokens]
+    clip = {"clip_eps_low": low, "clip_eps_high": high}
+    torch.testing.assert_close(
+        clipped_policy_loss(logprobs, old, advantages, **clip),
+        torch.tensor([loss for loss, _ in expected], dtype=torch.float64),
+    )
+    statistics = policy_statistics(logprobs, old, advantages, **clip)
+    assert statistics.clipped.tolist() == [was_clipped for _, was_clipped in expected]
+    ratios = [math.exp(new - before) for new, before, _ in tokens]
+    assert statistics.ratio.tolist() == pytest.approx(ratios)
+    assert statistics.kl_k1.tolist() == pytest.approx([before - new for new, before, _ in tokens])
+    assert statistics.kl_k3.tolist() == pytest.approx([r - 1 - math.log(r) for r in ratios], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "has_gradient"),
+    [
+        (1.0, 2.0, -2.0, True),
+        (1.1, 2.0, -2.2, True),
+        (1.5, 2.0, -2.6, False),  # held at 1.3
+        (0.5, 2.0, -1.0, True),  # a good token that became rare is pulled back
+        (1.5, -2.0, 3.0, True),  # a bad token that became common is pushed down
+        (0.9, -2.0, 1.8, True),
+        (0.5, -2.0, 1.6, False),  # held at 0.8
+        (1.5, 0.0, 0.0, False),
+    ],
+)
+def test_clip_table_by_hand(ratio, advantage, loss, has_gradient):
+    logprobs = torch.tensor([math.log(ratio) - 1.0], dtype=torch.float64, requires_grad=True)
+    value = clipped_policy_loss(
+        logprobs, torch.tensor([-1.0], dtype=torch.float64), torch.tensor([advantage], dtype=torch.float64), **CLIP
+    )
+    value.sum().backward()
+    assert value.item() == pytest.approx(loss)
+    assert logprobs.grad.item() == pytest.approx(-advantage * ratio if has_gradient else 0.0)
+
+
+def test_at_ratio_1_the_gradient_is_minus_the_advantage():
+    logprobs, _, advantages = rollout()
+    clipped_policy_loss(logprobs, logprobs.detach(), advantages, **CLIP).sum().backward()
+    torch.testing.assert_close(logprobs.grad, -advantages)
+
+
+def test_zero_advantage_gives_zero_gradient():
+    logprobs, old, advantages = rollout()
+    clipped_policy_loss(logprobs, old, torch.zeros_like(advantages), **CLIP).sum().backward()
+    assert not logprobs.grad.any()
+
+
+@pytest.mark.parametrize("junk", [1e4, -1e4, 1e30])
+def test_what_is_masked_never_matters(junk):
+    logprobs, old, advantages = (x.detach().float() for x in rollout())
+    mask = torch.tensor([[True, True, True, False], [True, False, False, False], [True] * 4])
+    grads = []
+    for filler in (0.0, junk):
+        leaf = logprobs.masked_fill(~mask, filler).requires_grad_()
+        loss = clipped_policy_loss(leaf, old.masked_fill(~mask, 0.0), advantages.masked_fill(~mask, -3.0), **CLIP)
+        masked_sum(loss, mask).backward()
+        grads.append((masked_sum(loss, mask).item(), leaf.grad))
+    assert grads[0][0] == grads[1][0]
+    assert torch.equal(grads[0][1], grads[1][1])
+    assert not grads[1][1][~mask].any()
+
+
+@pytest.mark.parametrize("cuts", [[3], [1, 2], [1, 1, 1]])
+@pytest.mark.parametrize("flat", [True, False])
+def test_any_split_gives_the_same_gradient(cuts, flat):
+    logprobs, old, advantages = rollout()
+    mask = torch.tensor([[True, True, True, False], [True, False, False, False], [True] * 4])
+    num_tokens = mask.sum()
+    (whole,) = torch.autograd.grad(
+        masked_sum(clipped_policy_loss(logprobs, old, advantages, **CLIP), mask) / num_tokens, logprobs
+    )
+    for part in zip(*(x.split(cuts) for x in (logprobs, old, advantages, mask)), strict=True):
+        if flat:
+            rows = [x[part[3]] for x in part[:3]]
+            loss = clipped_policy_loss(*rows, **CLIP).sum()
+        else:
+            loss = masked_sum(clipped_policy_loss(*part[:3], **CLIP), part[3])
+        (loss / num_tokens).backward(retain_graph=True)
+    torch.testing.assert_close(logprobs.grad, whole)
+
+
+def test_gradient():
+    logprobs, old, advantages = rollout()
+    assert policy_statistics(logprobs, old, advantages, **CLIP).clipped.any()
+    assert torch.autograd.gradcheck(lambda x: clipped_policy_loss(x, old, advantages, **CLIP), (logprobs,))
+
+
+def test_statistics_carry_no_gradient_and_16_bit_becomes_float32():
+    logprobs, old, advantages = rollout()
+    assert not any(x.requires_grad for x in policy_statistics(logprobs, old, advantages, **CLIP))
+    short = (logprobs.bfloat16(), old.bfloat16(), advantages.bfloat16())
+    assert clipped_policy_loss(*short, **CLIP).dtype == torch.float32
