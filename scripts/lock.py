@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 HEAD = """# Locked versions for Python 3.11, 3.12 and 3.13. Written by `make lock`; used by `make` and `pip install -c`.
-# torch: where pip is set up with a CPU build it is taken; elsewhere on Linux the registry's build is CUDA's, about 3 GB.
+# torch: where pip is set up with a CPU build it is taken; elsewhere on Linux the registry's build is CUDA's (3 GB).
 """
 UNLOCKED = {"fairlead", "setuptools"}  # torch bounds setuptools itself, by Python version
 

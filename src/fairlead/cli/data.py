@@ -16,7 +16,10 @@ def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: int = 3, m
         Longest sequence, in tokens; longer ones are cut at the end.
     """
     from fairlead.data.show import show as describe
+    from fairlead.data.starter import STARTER_DATASETS, dataset_path
     from fairlead.models.loading import load_tokenizer
+    from fairlead.runtime.environment import cache_folder
 
-    print(describe(path, load_tokenizer(model), num_rows=rows, max_length=max_length))
+    file = dataset_path(path, cache_folder()) if path in STARTER_DATASETS else path
+    print(describe(file, load_tokenizer(model), num_rows=rows, max_length=max_length))
     print(f"next: fairlead sft --data {path}")

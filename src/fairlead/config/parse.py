@@ -43,6 +43,9 @@ _FOREIGN_NAMES = {
 }
 """What other projects call our options: only for the hint, never accepted."""
 
+_PLAIN = {"tuple_type": "a list", "model_type": "a section of options", "bool_type": "true or false"}
+"""Python's names of types, in the user's words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -314,7 +317,7 @@ def _explain(model_class: type[BaseModel], recipe: Recipe, detail: ErrorDetails,
         f"{path} cannot be used{more}",
         where=where,
         got=show_value(detail["input"]),
-        want=detail["msg"].removeprefix("Input should be ").removeprefix("a valid "),
+        want=_PLAIN.get(detail["type"], detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")),
         fix=f"change {path}" + (f", or remove it to take the default {default}" if default else ""),
     )
 

@@ -1,0 +1,14 @@
+"""`fairlead ppo`: alignment against a reward model."""
+
+from fairlead.cli.words import Words, config_from_words, show_result
+from fairlead.config.stages import PpoConfig
+
+
+def ppo(*words: Words) -> None:
+    """Optimise against a reward model."""
+    config = config_from_words("ppo", PpoConfig, words)
+    from fairlead.train.ppo import train_ppo
+
+    folder = train_ppo(config)
+    measure = f"fairlead eval {folder} --reward-model {config.reward_model} --prompts PROMPTS.jsonl"
+    show_result("Aligned model", folder, f"fairlead chat {folder}", measure)

@@ -1,0 +1,14 @@
+"""`fairlead reward`: a reward model from preference pairs."""
+
+from fairlead.cli.words import Words, config_from_words, show_result
+from fairlead.config.stages import RewardConfig
+
+
+def reward(*words: Words) -> None:
+    """Train a reward model on preference pairs."""
+    config = config_from_words("reward", RewardConfig, words)
+    from fairlead.train.reward import train_reward
+
+    folder = train_reward(config)
+    ppo = f"fairlead ppo --model {config.model.name} --reward-model {folder} --data PROMPTS.jsonl"
+    show_result("Reward model", folder, f"{ppo} --output {config.output}")
