@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fairlead.cli.main import VERBS
 from fairlead.errors import ExitCode
 
 COMMAND = Path(sys.executable).with_name("fairlead")
@@ -66,22 +67,7 @@ def test_light_commands_import_nothing_heavy(tmp_path, words):
 
 def test_help_names_every_verb():
     text = fairlead("--help").stdout
-    for verb in [
-        "demo",
-        "run",
-        "fetch",
-        "sft",
-        "reward",
-        "ppo",
-        "dpo",
-        "eval",
-        "chat",
-        "data",
-        "runs",
-        "export",
-        "clean",
-        "doctor",
-    ]:
+    for verb in (*VERBS, "data"):
         assert f" {verb} " in text
 
 

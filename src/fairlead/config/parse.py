@@ -181,7 +181,7 @@ def did_you_mean(model_class: type[BaseModel], word: str) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode()
     except FileNotFoundError:
         raise UserError(
             "this recipe does not exist",
