@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fairlead.evaluate.wording import fixed
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -60,7 +62,7 @@ def curve(series: Mapping[str, Points], *, title: str, x_label: str = "step") ->
         axes.set_xlabel(x_label)
         axes.locator_params(axis="x", integer=True, nbins=6)
         if len(series) > 1:
-            axes.legend(frameon=False, loc="best")
+            _legend_above(axes)
     return out[0]
 
 
@@ -76,13 +78,14 @@ def histogram(parent: Sequence[float], child: Sequence[float], *, title: str, na
             (child, names[1], _SERIES[0], None),
         ):
             mean = sum(values) / len(values)
-            axes.hist(values, bins=edges, color=color, alpha=0.30, hatch=hatch, label=f"{name}, mean {mean:.2f}")
+            legend = f"{name}, mean {fixed(mean)}"
+            fill = {"color": color, "edgecolor": color, "linewidth": 0, "alpha": 0.30, "hatch": hatch}
+            axes.hist(values, bins=edges, label=legend, **fill)
             axes.hist(values, bins=edges, histtype="step", color=color, linewidth=1.4)
             axes.axvline(mean, color=color, linewidth=1.6, linestyle="--" if hatch else "-")
         axes.set_xlabel("score of the reward model")
         axes.set_ylabel("responses")
-        axes.set_ylim(top=axes.get_ylim()[1] * 1.3)  # room for the legend
-        axes.legend(frameon=False, loc="upper left", ncols=1)
+        _legend_above(axes)
     return out[0]
 
 
@@ -116,6 +119,10 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
         sums.append(sums[-1] + value)
     starts = [max(0, i - window) for i in range(1, len(sums))]
     return [(sums[i] - sums[s]) / (i - s) for i, s in enumerate(starts, start=1)]
+
+
+def _legend_above(axes: "Axes") -> None:
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0.2, columnspacing=1.2)
 
 
 def _span(bars: Sequence[Bar], chance: float | None) -> tuple[float, float]:

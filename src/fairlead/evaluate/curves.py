@@ -28,14 +28,13 @@ class _Curve:
 
 _CURVES = (
     _Curve(
-        "Loss on training rows and, if measured, held-out rows",
+        "Loss while training",
         {"loss": "training", "held_out_loss": "held out"},
         headline=True,
     ),
     _Curve(
-        "Share of pairs in which chosen scores above rejected",
+        "Accuracy while training: share of pairs with chosen above rejected",
         {"accuracy": "training", "held_out_accuracy": "held out"},
-        headline=True,
     ),
     _Curve("Margin between chosen and rejected", {"margin": "margin", "margin_mean": "margin"}),
     _Curve("Mean score of the reward model", {"score_mean": "score"}, headline=True),

@@ -43,18 +43,19 @@ def stage_report(folder: Path, parent: Path | None = None) -> Path:
     before = read_stage(parent) if parent else None
     evaluation = stage_evaluation(stage)
     evaluation = fill_from_parent(evaluation, before.evaluation if before else None)
+    names = _names(evaluation, before)
     path = folder / "report.html"
     context = {
         "title": label(stage.manifest.stage),
         "name": folder.name,
         "did": _DID.get(stage.manifest.stage, ""),
-        "names": _names(evaluation, before),
+        "names": names,
         "tiles": tiles(evaluation),
         "claims": claims(evaluation),
         "measures": measures(evaluation),
         "preferences": _preferences(evaluation.preferences),
-        "figures": _safe(stage_figures(stage.metrics, evaluation, _names(evaluation, before))),
-        "answers": _answers(evaluation),
+        "figures": _safe(stage_figures(stage.metrics, evaluation, names)),
+        "answers": _answers(evaluation, names),
         "samples": _samples(stage),
         "facts": _facts(stage),
         "licences": sorted(stage.licences.items()),
@@ -158,8 +159,8 @@ def _safe(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     return [{"caption": one.caption, "svg": minijinja.safe(one.svg), "minor": one.minor} for one in figures]
 
 
-def _answers(evaluation: Evaluation) -> list[dict[str, Any]]:
-    parent, child = _names(evaluation, None)
+def _answers(evaluation: Evaluation, names: tuple[str, str]) -> list[dict[str, Any]]:
+    parent, child = names
     rows = []
     for answer in evaluation.answers:
         cells = [_cell(child, answer.reply, answer.score)]
@@ -204,7 +205,7 @@ def _facts(stage: StageFolder) -> list[tuple[str, str]]:
         *_speeds(stage),
         ("Base weights", base),
         ("Made from", ", ".join(f"{role} {Path(one.path).name}" for role, one in manifest.parents.items())),
-        ("Threads and processes", f"{manifest.num_threads} × {manifest.world_size}" if manifest.num_threads else ""),
+        ("Processes", f"{manifest.world_size}, {manifest.num_threads} threads each" if manifest.num_threads else ""),
         ("Seed", str(manifest.seed)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
         ("Options digest", manifest.config_digest[:16]),
@@ -260,7 +261,7 @@ def _machine(stages: Sequence[StageFolder]) -> str:
         manifest = stage.manifest
         if manifest.versions:
             versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
-            return f"{manifest.num_threads} threads × {manifest.world_size} processes; {versions}"
+            return f"Processes: {manifest.world_size}, {manifest.num_threads} threads each. Versions: {versions}."
     return ""
 
 

@@ -131,7 +131,7 @@ def _probes(before: Probes | None, after: Probes) -> list[Measure]:
         f"Share of {count(after.num_responses)} responses that end before the length limit. Higher is better.",
         percent(before.end_token_rate) if before else NONE,
         percent(after.end_token_rate),
-        f"{signed(100 * (after.end_token_rate - before.end_token_rate))} points" if before else NONE,
+        f"{signed(100 * (after.end_token_rate - before.end_token_rate), digits=1)} points" if before else NONE,
         between(after.end_token_low, after.end_token_high, percent),
     )
     return [
@@ -165,9 +165,10 @@ def _before_after(
 ) -> Measure:
     if before is None:
         return Measure(name, meaning, NONE, f"{after:.{digits}f}")
-    change = f"{after - before:+.{digits}f}".replace("-", "−")
     tone = _tone(after < before, after > before) if better else ""
-    return Measure(name, meaning, f"{before:.{digits}f}", f"{after:.{digits}f}", change, tone=tone)
+    return Measure(
+        name, meaning, f"{before:.{digits}f}", f"{after:.{digits}f}", signed(after - before, digits), tone=tone
+    )
 
 
 def _tone(good: bool, bad: bool) -> Tone:

@@ -15,9 +15,9 @@ def fixed(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def signed(value: float) -> str:
-    """Two decimals with the sign always shown."""
-    return f"{value:+.2f}".replace("-", "−")
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign always shown."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def between(low: float, high: float, form: Callable[[float], str] = fixed) -> str:
@@ -51,8 +51,8 @@ def size(num_bytes: int) -> str:
 
 
 def count(number: float) -> str:
-    """12345 as "12 345", with thin spaces."""
-    return f"{number:,.0f}".replace(",", " ")
+    """12345 in groups of three digits, with a narrow space that does not break."""
+    return f"{number:,.0f}".replace(",", "\u202f")
 
 
 def sizes(named: Mapping[str, int]) -> str:

@@ -1,0 +1,141 @@
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from fairlead.artifacts.manifest import verify
+from fairlead.errors import ExitCode, UserError
+from fairlead.evaluate.report import STARTER_NOTE, journey_report, stage_report
+
+from .journey_fixture import PROMPTS, TUNED, write_journey
+
+
+class Page(HTMLParser):
+    """Tags, attributes and visible text; complains about tags that do not close."""
+
+    VOID = ("meta", "br", "use")
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.open = [], [], "", []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "demo"
+    stages = write_journey(run)
+    pages = [stage_report(stages[0]), stage_report(stages[1]), stage_report(stages[2], stages[0])]
+    pages.append(journey_report(run, stages, title="A <b>journey</b>", notes=[STARTER_NOTE]))
+    return stages, [page.read_text(encoding="utf-8") for page in pages]
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_a_page_is_whole_and_asks_for_nothing(journey, index):
+    text = journey[1][index]
+    page = Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "base"} & set(page.tags)
+    requested = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "action", "srcset")]
+    assert all(value.startswith("#") or re.fullmatch(r"0\d-\w+/report\.html", value) for value in requested)
+    assert "@import" not in text
+    assert "http:" not in text
+    assert "https:" not in text
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert "undefined" not in page.text
+    assert "None" not in page.text
+
+
+@pytest.mark.parametrize("index", [0, 2, 3])
+def test_what_a_model_said_stays_text(journey, index):
+    page = Page(journey[1][index])
+    assert "script" not in page.tags
+    assert "<script>alert('prompt')</script>" in page.text
+    for said in (*PROMPTS, *TUNED):
+        assert said in page.text
+
+
+def test_the_title_is_escaped(journey):
+    assert "<h1>A &lt;b&gt;journey" in journey[1][3]
+
+
+def test_before_and_after_stand_side_by_side(journey):
+    text = journey[1][2]
+    columns = re.findall(r'<p class="who"><b>([^<]+)</b>', text)
+    assert columns[:4] == ["SFT", "PPO", "SFT", "PPO"]
+    assert "score 1.00" in text
+
+
+def test_the_stage_page_states_sizes_time_and_memory(journey):
+    text = Page(journey[1][2]).text
+    for fact in ("512 episodes, 19\u202f044 response tokens", "6 min 32 s", "2.7 GiB", "Median tokens/s", "Apache-2.0"):
+        assert fact in text
+
+
+def test_the_journey_states_what_a_reader_must_know(journey):
+    text = Page(journey[1][3]).text
+    for fact in (
+        STARTER_NOTE,
+        "2.93 → 2.21",
+        "best length-only rule",
+        "dpo_en_demo",
+        "12 of 12 claims hold",
+        "fairlead chat ",
+        "5a" * 32,
+        "2 min 11 s",
+        "10 min 42 s",
+        "330 rows",
+    ):
+        assert fact in text
+    assert [name for name in ("Base", "SFT", "PPO") if f">{name}</th>" in journey[1][3]] == ["Base", "SFT", "PPO"]
+
+
+def test_equal_folders_give_equal_pages(journey):
+    stages, pages = journey
+    assert stage_report(stages[0]).read_text(encoding="utf-8") == pages[0]
+
+
+def test_a_report_leaves_the_artifact_as_it_was(journey):
+    for stage in journey[0]:
+        verify(stage)
+
+
+def test_a_claim_that_fails_is_shown_as_failing(tmp_path):
+    stages = write_journey(tmp_path / "demo", ppo_gain=-0.2)
+    text = journey_report(tmp_path / "demo", stages, title="t").read_text(encoding="utf-8")
+    assert "10 of 12 claims hold" in text
+    assert text.count("✗ does not hold") == 2
+
+
+def test_a_stage_with_nothing_but_a_manifest_has_a_page(tmp_path, journey):
+    bare = tmp_path / "01-sft"
+    bare.mkdir()
+    shutil.copy(journey[0][0] / "manifest.json", bare)
+    page = Page(stage_report(bare).read_text(encoding="utf-8"))
+    assert "2 min 11 s" in page.text
+    assert Page(journey_report(tmp_path, [bare], title="t").read_text(encoding="utf-8")).text
+
+
+def test_a_folder_that_is_no_stage_is_refused(tmp_path):
+    with pytest.raises(UserError) as caught:
+        stage_report(tmp_path)
+    assert caught.value.exit_code == ExitCode.MISSING_INPUT
+    assert str(tmp_path) in str(caught.value)
