@@ -76,7 +76,6 @@ def journey_report(run: Path, stages: Sequence[Path], *, title: str, notes: Sequ
     evaluations = [stage_evaluation(stage) for stage in read if stage.evaluation]
     models = board(evaluations)
     verdicts = all_claims(evaluations)
-    policies = [stage.path for stage in read if stage.manifest.kind == "policy"]
     path = run / "report.html"
     context = {
         "title": title,
@@ -96,7 +95,7 @@ def journey_report(run: Path, stages: Sequence[Path], *, title: str, notes: Sequ
         "digests": sorted({item for stage in read for item in stage.manifest.data_digests.items()}),
         "split_digest": next((stage.split_digest for stage in read if stage.split_digest), ""),
         "machine": _machine(read),
-        "chat": f"fairlead chat {shlex.quote(str(policies[-1]))}" if policies else "",
+        "chat": _chat(read),
         "max_answers": MAX_ANSWERS,
     }
     write_text(path, _render("journey.html", context))
@@ -253,6 +252,13 @@ def _journey_figures(stages: Sequence[StageFolder]) -> list[Figure]:
 def _journey_names(evaluation: Evaluation, stages: Sequence[StageFolder]) -> tuple[str, str]:
     parent = next((one for one in stages if one.path.name == evaluation.stage.parent), None)
     return _names(evaluation, parent)
+
+
+def _chat(stages: Sequence[StageFolder]) -> str:
+    """The command to talk to the result: PPO's policy if there is one, else the last policy."""
+    policies = [stage for stage in stages if stage.manifest.kind == "policy"]
+    ppo = [stage for stage in policies if stage.manifest.stage == "ppo"]
+    return f"fairlead chat {shlex.quote(str((ppo or policies)[-1].path))}" if policies else ""
 
 
 def _machine(stages: Sequence[StageFolder]) -> str:
