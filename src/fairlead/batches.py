@@ -102,14 +102,9 @@ class Rollout:
     reference_logprobs: Float[Tensor, "B R"]
     values: Float[Tensor, "B R"]  # the critic's value of the state before each token
     scores: Float[Tensor, "B"]  # the reward model's score of each response
-    weights: Float[Tensor, "B"]  # 1; 0 for a row that only fills up a batch
 
     def rows(self, index: list[int]) -> "Rollout":
         """The given episodes, in the given order."""
         take = torch.tensor(index, dtype=torch.int64)
-        fields = {
-            name: getattr(self, name)[take]
-            for name in self.__dataclass_fields__
-            if name != "prompts"
-        }
+        fields = {name: getattr(self, name)[take] for name in self.__dataclass_fields__ if name != "prompts"}
         return Rollout(prompts=tuple(self.prompts[i] for i in index), **fields)

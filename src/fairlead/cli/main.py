@@ -91,7 +91,9 @@ def explain(problem: BaseException, words: Sequence[str]) -> ExitCode:
 
 
 def main() -> None:
-    """The installed command."""
+    """The installed command. Under torchrun only the first rank speaks; every rank tells its failures."""
+    if os.environ.get("RANK", "0") != "0":
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
     sys.exit(run(sys.argv[1:]))
 
 
@@ -114,14 +116,21 @@ def _from_os(problem: OSError) -> UserError:
 
 def _internal(problem: BaseException, words: Sequence[str]) -> ExitCode:
     """A defect of fairlead: one line for the user, the traceback in a file for the report of the defect."""
-    with tempfile.NamedTemporaryFile("w", prefix="fairlead-error-", suffix=".txt", delete=False) as report:
-        print(f"fairlead {__version__}, Python {sys.version}", file=report)
-        print("command:", "fairlead", *words, file=report)
-        traceback.print_exception(problem, file=report)
     message = (str(problem).splitlines() or [""])[0]
     print(
         f"error: internal error, {type(problem).__name__}: {message}\n"
-        f"fix: this is a defect of fairlead; the report is in {report.name}; rerun with --debug to see it here",
+        f"fix: this is a defect of fairlead; {_write_report(problem, words)}rerun with --debug to see the traceback",
         file=sys.stderr,
     )
     return ExitCode.INTERNAL
+
+
+def _write_report(problem: BaseException, words: Sequence[str]) -> str:
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="fairlead-error-", suffix=".txt", delete=False) as report:
+            print(f"fairlead {__version__}, Python {sys.version}", file=report)
+            print("command:", "fairlead", *words, file=report)
+            traceback.print_exception(problem, file=report)
+    except OSError:  # the first failure is the one to tell
+        return ""
+    return f"the report is in {report.name}; "

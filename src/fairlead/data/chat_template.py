@@ -133,6 +133,15 @@ class ChatTemplate:
         last = sum(at < end for at in tokens.starts)
         return tuple(tokens.ids[:first]), tuple(tokens.ids[first:last])
 
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of token ids, with or without special tokens."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=not special)
+
+    @property
+    def special_token_ids(self) -> tuple[int, ...]:
+        """Ids of the special tokens, ascending."""
+        return tuple(sorted(i for i, token in self._tokenizer.added_tokens_decoder.items() if token.special))
+
     # --- from messages to spans of text
 
     def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> _Rendered:

@@ -1,6 +1,5 @@
 """Files become records; rows that cannot be used become rejections, and too many stop the run. No torch here."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 
+from fairlead.artifacts.atomic import write_bytes
 from fairlead.data.layouts import (
     LAYOUTS,
     BadRowError,
@@ -101,13 +101,8 @@ def check_rejections(
 
 def write_rejections(path: Path, rejections: Iterable[Rejection]) -> None:
     """Write one JSON object per rejection, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with temporary.open("wb") as stream:
-        stream.writelines(orjson.dumps(asdict(rejection), option=orjson.OPT_APPEND_NEWLINE) for rejection in rejections)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    lines = (orjson.dumps(asdict(rejection), option=orjson.OPT_APPEND_NEWLINE) for rejection in rejections)
+    write_bytes(path, b"".join(lines))
 
 
 def _read(

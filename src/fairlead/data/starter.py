@@ -181,6 +181,11 @@ def dataset_path(name: str, cache: Path) -> Path:
     return _verified(ROWS, name, cache)
 
 
+def resolve_paths(names: Sequence[str], cache: Path) -> list[Path]:
+    """Files by path, or starter datasets by name."""
+    return [dataset_path(name, cache) if name in STARTER_DATASETS else Path(name) for name in names]
+
+
 def _verified(package: Package, name: str, cache: Path) -> Path:
     asset, folder = package.assets[name], package.folder(cache)
     path = folder / asset.filename

@@ -1,0 +1,246 @@
+"""`fairlead eval`: one model beside its parent, on the same held-out rows, prompts and random numbers."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fairlead.algos.kl import kl_k1
+from fairlead.artifacts.atomic import write_text
+from fairlead.artifacts.journal import Journal
+from fairlead.artifacts.lock import lock
+from fairlead.artifacts.manifest import Manifest, Parent, package_versions, require_kind, write_manifest
+from fairlead.artifacts.stages import is_finished, stage_folder
+from fairlead.config.stages import EvalConfig
+from fairlead.data.chat_template import ChatTemplate
+from fairlead.data.examples import Example, conversation_examples, preference_examples, prompt_examples
+from fairlead.data.language import is_chinese
+from fairlead.data.load import read_conversations, read_preferences, read_prompts
+from fairlead.data.starter import resolve_paths
+from fairlead.errors import UserError
+from fairlead.evaluate import probes
+from fairlead.evaluate.card import model_card
+from fairlead.evaluate.likelihood import measure_likelihoods
+from fairlead.evaluate.preference_accuracy import measure_preferences
+from fairlead.evaluate.report import stage_report
+from fairlead.evaluate.summary import (
+    CHINESE_REPLIES,
+    ENGLISH_REPLIES,
+    Answer,
+    Evaluation,
+    StageSummary,
+    compare_rewards,
+    sequence_kl,
+    write_evaluation,
+)
+from fairlead.generate.engine import Engine, Response
+from fairlead.models.build import add_frozen, ready
+from fairlead.models.loading import tokenizer_in
+from fairlead.models.outputs import per_sequence
+from fairlead.models.roles import Roles
+from fairlead.models.sources import Source, resolve
+from fairlead.rollout.sample import episodes, sample_responses, score_responses, scored_texts
+from fairlead.runtime.environment import cache_folder
+from fairlead.runtime.machine import peak_memory_bytes
+from fairlead.runtime.start import Runtime, start
+
+SHOWN_ANSWERS = 24
+
+
+def evaluate(config: EvalConfig) -> Path:
+    """Measure, write `evaluation.json` and the report; returns the folder. A finished, unchanged one is kept."""
+    if not config.model:
+        raise UserError("no model was named", where="model", fix="fairlead eval RUN_OR_MODEL --prompts FILE")
+    runtime = start(config.runtime)
+    subject = resolve(config.model)
+    parent = _parent_of(config, subject)
+    reward = _reward_of(config)
+    name = f"eval-{subject.artifact.name.split('-', 1)[-1]}" if subject.artifact else "eval"
+    folder = stage_folder(Path(config.output), name)
+    if is_finished(folder) and _same(folder, config, subject):
+        return folder
+    began = time.monotonic()
+    bench = _Bench.of(config, runtime, subject, parent, reward)
+    evaluation, digests = bench.measure()
+    if runtime.is_main:
+        with lock(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_evaluation(evaluation, folder / "evaluation.json")
+            with Journal(folder / "samples.jsonl") as samples:
+                samples.truncate(0)
+                for row in evaluation.answers:
+                    samples.append({"step": 0, "prompt": row.prompt, "response": row.reply, "score": row.score})
+            parents = {"model": subject, "parent": parent, "reward": reward}
+            manifest = Manifest(
+                kind="report", stage=name, config=config.model_dump(mode="json"), data_digests=digests,
+                parents={k: Parent(path=v.name, digest=v.digest) for k, v in parents.items() if v is not None},
+                versions=package_versions(), num_threads=runtime.num_threads, world_size=runtime.ranks.world_size,
+                seed=runtime.seed, wall_seconds=time.monotonic() - began,
+                peak_memory_bytes=peak_memory_bytes(runtime.device),
+            )  # fmt: skip
+            write_manifest(folder, manifest)
+            write_text(folder / "README.md", model_card(folder))
+            stage_report(folder, None)
+    runtime.ranks.barrier()
+    return folder
+
+
+def _same(folder: Path, config: EvalConfig, subject: Source) -> bool:
+    from fairlead.artifacts.manifest import read_manifest
+
+    manifest = read_manifest(folder)
+    return manifest.config == config.model_dump(mode="json") and manifest.parents["model"].digest == subject.digest
+
+
+def _parent_of(config: EvalConfig, subject: Source) -> Source | None:
+    if config.parent:
+        return resolve(config.parent)
+    if subject.manifest and "model" in subject.manifest.parents:
+        return resolve(subject.manifest.parents["model"].path)
+    return None
+
+
+def _reward_of(config: EvalConfig) -> Source | None:
+    if not config.reward_model:
+        return None
+    require_kind(Path(config.reward_model), ("reward",), wanted_for="eval's reward_model")
+    return resolve(config.reward_model)
+
+
+@dataclass
+class _Bench:
+    """Everything loaded, ready to measure."""
+
+    config: EvalConfig
+    runtime: Runtime
+    subject: Source
+    parent: Source | None
+    reward: Source | None
+    roles: Roles
+    template: ChatTemplate
+
+    @classmethod
+    def of(
+        cls, config: EvalConfig, runtime: Runtime, subject: Source, parent: Source | None, reward: Source | None
+    ) -> "_Bench":
+        roles = Roles()
+        if subject.kind == "reward":
+            add_frozen(roles, "reward", subject, "scores", runtime)
+        else:
+            add_frozen(roles, "policy", subject, "logprobs", runtime)
+            if parent is not None:
+                add_frozen(roles, "parent", parent, "logprobs", runtime)
+            if reward is not None:
+                add_frozen(roles, "reward", reward, "scores", runtime)
+        from fairlead.config.common import ModelConfig
+
+        ready(roles, ModelConfig(), runtime)
+        template = ChatTemplate(tokenizer_in(subject.base.folder))
+        return cls(config, runtime, subject, parent, reward, roles, template)
+
+    def measure(self) -> tuple[Evaluation, dict[str, str]]:
+        digests: dict[str, str] = {}
+        stage = self.subject.manifest.stage if self.subject.manifest else "base"
+        summary = StageSummary(
+            stage, self.subject.kind, model=_name(self.subject), parent=_name(self.parent) if self.parent else "",
+        )  # fmt: skip
+        groups = self._conversations(digests)
+        policy, parent = "policy" in self.roles.roles, "parent" in self.roles.roles
+        likelihoods = self._likelihoods("policy", groups) if policy else ()
+        parent_likelihoods = self._likelihoods("parent", groups) if parent else ()
+        evaluation = Evaluation(
+            summary, likelihoods=likelihoods, parent_likelihoods=parent_likelihoods,
+            preferences=self._preferences(digests),
+        )  # fmt: skip
+        return (self._answers(evaluation, digests) if policy and self.config.prompts else evaluation), digests
+
+    def _conversations(self, digests: dict[str, str]) -> dict[str, list[Example]]:
+        if not self.config.conversations:
+            return {}
+        loaded = read_conversations(resolve_paths(self.config.conversations, cache_folder()))
+        digests |= loaded.digests
+        groups: dict[str, list[Example]] = {}
+        for name, chinese in ((ENGLISH_REPLIES, False), (CHINESE_REPLIES, True)):
+            records = [r for r in loaded.records if is_chinese(r.messages[-1].content) == chinese]
+            examples, _ = conversation_examples(records, self.template, self.config.max_length)
+            if examples:
+                groups[name] = examples
+        return groups
+
+    def _likelihoods(self, role: str, groups: dict[str, list[Example]]):  # noqa: ANN202
+        return measure_likelihoods(self.roles, role, groups, self.config.batch, self.runtime)
+
+    def _preferences(self, digests: dict[str, str]):  # noqa: ANN202
+        role = "reward" if "reward" in self.roles.roles else "policy"
+        source = self.reward or self.subject
+        end_token = source.kind == "reward" and source.manifest.facts["score_at"] == "end_token"
+        groups = {}
+        for path in resolve_paths(self.config.preferences, cache_folder()):
+            loaded = read_preferences([path])
+            digests |= loaded.digests
+            groups[path.stem], _ = preference_examples(
+                loaded.records, self.template, self.config.max_length, end_token=end_token
+            )
+        return measure_preferences(self.roles, role, groups, self.config.batch, self.runtime)
+
+    def _answers(self, evaluation: Evaluation, digests: dict[str, str]) -> Evaluation:
+        loaded = read_prompts(resolve_paths(self.config.prompts, cache_folder()))
+        digests |= loaded.digests
+        records = loaded.records[: self.config.max_prompts] if self.config.max_prompts else loaded.records
+        prompts, _ = prompt_examples(records, self.template, self.config.max_length)
+        child = self._sample("policy", prompts)
+        before = self._sample("parent", prompts) if "parent" in self.roles.roles else None
+        found = {
+            "probes": probes.measure([r.tokens for r in child], [r.finished for r in child]),
+            "parent_probes": probes.measure([r.tokens for r in before], [r.finished for r in before]) if before else None,
+        }
+        scores = parent_scores = None
+        if "reward" in self.roles.roles:
+            scores = self._scores(prompts, child)
+            parent_scores = self._scores(prompts, before) if before else None
+            found |= {"scores": tuple(scores), "parent_scores": tuple(parent_scores or ())}
+            if parent_scores:
+                found["rewards"] = compare_rewards(parent_scores, scores, seed=self.runtime.seed)
+        if before:
+            found["kl"] = sequence_kl(self._kl(prompts, child), seed=self.runtime.seed)
+        answers = [
+            Answer(
+                prompt=self._text(prompts[i]), reply=self.template.decode(child[i].tokens),
+                parent_reply=self.template.decode(before[i].tokens) if before else None,
+                score=scores[i] if scores else None, parent_score=parent_scores[i] if parent_scores else None,
+            )
+            for i in range(min(SHOWN_ANSWERS, len(prompts)))
+        ]  # fmt: skip
+        from dataclasses import replace
+
+        return replace(evaluation, answers=tuple(answers), **found)
+
+    def _text(self, prompt: Sequence[int]) -> str:
+        return self.template.decode(prompt)
+
+    def _sample(self, role: str, prompts: Sequence[tuple[int, ...]]) -> list[Response]:
+        engine = Engine(self.roles, role, self.template.end_token_ids, self.runtime, decode=self.template.decode)
+        seeds = [self.runtime.seed * 65_536 + i for i in range(len(prompts))]
+        return sample_responses(engine, prompts, self.config.sampling, seeds=seeds, runtime=self.runtime)
+
+    def _scores(self, prompts: Sequence[tuple[int, ...]], responses: Sequence[Response]) -> list[float]:
+        assert self.reward is not None
+        score_at = self.reward.manifest.facts["score_at"]
+        texts = scored_texts(prompts, responses, score_at=score_at, end_token_ids=self.template.end_token_ids)
+        return score_responses(self.roles, "reward", texts, self.config.batch, self.runtime).tolist()
+
+    def _kl(self, prompts: Sequence[tuple[int, ...]], responses: Sequence[Response]) -> list[float]:
+        """Sequence KL from model to parent, estimated on the model's own responses at the sampling temperature."""
+        rows = episodes(prompts, responses)
+        temperature = self.config.sampling.temperature or 1.0
+        policy, parent = (
+            per_sequence(self.roles, role, rows, self.config.batch, self.runtime, temperature=temperature)
+            for role in ("policy", "parent")
+        )
+        return [float(kl_k1(p.double(), q.double()).sum()) for p, q in zip(policy, parent, strict=True)]
+
+
+def _name(source: Source) -> str:
+    return source.artifact.name if source.artifact else source.name

@@ -1,0 +1,31 @@
+"""Accuracy of a scorer on held-out pairs, with its interval and the best length-only rule."""
+
+from collections.abc import Mapping, Sequence
+
+from fairlead.config.common import BatchConfig
+from fairlead.data.examples import PairExample
+from fairlead.evaluate.summary import PreferenceAccuracy, preference_accuracy
+from fairlead.models.outputs import per_sequence
+from fairlead.models.roles import Roles
+from fairlead.runtime.start import Runtime
+
+
+def pair_scores(
+    roles: Roles, role: str, pairs: Sequence[PairExample], batch: BatchConfig, runtime: Runtime
+) -> tuple[list[float], list[float]]:
+    """Scores of the chosen and of the rejected responses; for a policy the summed log-probability of each response."""
+    examples = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
+    sums = [float(values.double().sum()) for values in per_sequence(roles, role, examples, batch, runtime)]
+    return sums[0::2], sums[1::2]
+
+
+def measure_preferences(
+    roles: Roles, role: str, groups: Mapping[str, Sequence[PairExample]], batch: BatchConfig, runtime: Runtime
+) -> tuple[PreferenceAccuracy, ...]:
+    """How often each group's chosen response scores above the rejected one."""
+    found = []
+    for name, pairs in groups.items():
+        chosen, rejected = pair_scores(roles, role, pairs, batch, runtime)
+        lengths = ([pair.chosen.num_trained for pair in pairs], [pair.rejected.num_trained for pair in pairs])
+        found.append(preference_accuracy(name, chosen, rejected, *lengths))
+    return tuple(found)

@@ -1,0 +1,90 @@
+"""From named sources to the roles of a stage."""
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from fairlead.config.common import ModelConfig
+from fairlead.errors import UserError
+from fairlead.models import adapters
+from fairlead.models.loading import load_causal_lm
+from fairlead.models.roles import Role, Roles
+from fairlead.models.sources import Source
+from fairlead.runtime.ranks import shard
+from fairlead.runtime.start import Runtime
+
+
+def add_frozen(roles: Roles, name: str, source: Source, output: str, runtime: Runtime) -> None:
+    """A role that only judges: the reference, the reward model, or any model being measured."""
+    backbone = _shared_backbone(roles, source, runtime)
+    adapter = None
+    if source.adapter is not None:
+        adapter = name
+        config = adapters.stored_adapter(source.adapter, dropout=0.0)
+        roles.backbones[backbone] = adapters.add_adapter(roles.backbones[backbone], name, config)
+        adapters.read_adapter(roles.backbones[backbone], name, source.adapter)
+    head = _stored_head(source) if output != "logprobs" else None
+    roles.add_role(name, Role(backbone, adapter, trainable=False, output=output), head=head)
+
+
+def add_trainable(
+    roles: Roles, name: str, source: Source, output: str, model: ModelConfig, runtime: Runtime, *, dropout: float
+) -> None:
+    """A role in training: an adapter on the shared base (a copy of the source's, if it has one), or weights of its own.
+
+    `dropout` is the adapter's; a policy in reinforcement learning has none, so that it equals its sampler.
+    """
+    head = _stored_head(source) if output != "logprobs" and source.head is not None else None
+    if model.tuning == "full":
+        if source.adapter is not None:
+            raise UserError(
+                "full fine-tuning cannot start from an adapter", where="model.tuning", got=f"full, from {source.name}",
+                want="whole weights", fix=f"fairlead export {source.name} FOLDER, then --model FOLDER",
+            )  # fmt: skip
+        dtype = torch.float32 if runtime.sharded else runtime.dtype
+        loaded = load_causal_lm(source.base.folder, dtype=dtype, device=runtime.device, fast=runtime.fast)
+        roles.add_backbone(name, loaded.model, packed=loaded.packed)
+        roles.add_role(name, Role(name, None, trainable=True, output=output), head=head)
+        return
+    backbone = _shared_backbone(roles, source, runtime)
+    causal_lm = roles.backbones[backbone]
+    if source.adapter is not None:
+        config = adapters.stored_adapter(source.adapter, dropout=dropout)
+    else:
+        plain = causal_lm.get_base_model() if isinstance(causal_lm, adapters.PeftModel) else causal_lm
+        config = adapters.fresh_adapter(plain, model.lora.model_copy(update={"dropout": dropout}))
+    roles.backbones[backbone] = adapters.add_adapter(causal_lm, name, config)
+    if source.adapter is not None:
+        adapters.read_adapter(roles.backbones[backbone], name, source.adapter)
+    if runtime.sharded:  # the sharded parameter is the fp32 master itself
+        for parameter in adapters.adapter_parameters(roles.backbones[backbone], name).values():
+            parameter.data = parameter.data.float()
+    roles.add_role(name, Role(backbone, name, trainable=True, output=output), head=head)
+
+
+def ready(roles: Roles, model: ModelConfig, runtime: Runtime) -> Roles:
+    """The last step: gradients on or off, checkpointing, sharding, training mode."""
+    roles.set_requires_grad()
+    if model.activation_checkpointing:
+        roles.checkpoint_activations()
+    roles.train()
+    if runtime.sharded:
+        shard(roles, roles.units(), roles.heads.values(), runtime.dtype)
+    return roles
+
+
+def _shared_backbone(roles: Roles, source: Source, runtime: Runtime) -> str:
+    """The frozen base of this digest, loaded at most once."""
+    name = f"base_{source.base.digest[:12]}"
+    if name not in roles.backbones:
+        loaded = load_causal_lm(source.base.folder, dtype=runtime.dtype, device=runtime.device, fast=runtime.fast)
+        roles.add_backbone(name, loaded.model, packed=loaded.packed)
+    return name
+
+
+def _stored_head(source: Source) -> Tensor:
+    """score.weight of a reward model or critic, fp32 [1, D]."""
+    assert source.head is not None, f"{source.name} has no score layer"
+    with safe_open(source.head, "pt") as file:
+        name = next(key for key in file.keys() if key.endswith("score.weight"))  # noqa: SIM118 - not a dict
+        return file.get_tensor(name).float()

@@ -1,0 +1,81 @@
+"""Running a transformers model on our batches: packed where it can, padded where it must."""
+
+import inspect
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from fairlead.batches import PackedBatch
+from fairlead.models.kv_cache import AnyCache, PaddedCache, SlotCache
+
+
+def hidden_states(decoder: nn.Module, batch: PackedBatch, *, packed: bool) -> Float[Tensor, "N D"]:
+    """The last hidden state of every token (after the final norm), in the packed order on either path."""
+    if packed:
+        out = decoder(
+            input_ids=batch.input_ids[None],
+            position_ids=batch.position_ids[None],
+            use_cache=False,
+            sequence_lengths=batch.lengths,
+        )
+        return out.last_hidden_state[0]
+    rows, mask = _padded(batch, side="right")
+    out = decoder(input_ids=rows, attention_mask=mask, use_cache=False)
+    return out.last_hidden_state[mask.bool()]
+
+
+def next_hidden_states(decoder: nn.Module, batch: PackedBatch, cache: AnyCache) -> Float[Tensor, "S D"]:
+    """The hidden state that predicts each sequence's next token; the batch's tokens go into the cache.
+
+    The first call brings whole prompts, every later one a single token per row (`batch.lengths` all 1).
+    """
+    return _next_in_slots(decoder, batch, cache) if isinstance(cache, SlotCache) else _next_padded(decoder, batch, cache)
+
+
+def _next_in_slots(decoder: nn.Module, batch: PackedBatch, cache: SlotCache) -> Float[Tensor, "S D"]:
+    if cache.longest == 0:
+        cache.expect_prompts(batch.lengths)
+        out = decoder(
+            input_ids=batch.input_ids[None],
+            position_ids=batch.position_ids[None],
+            past_key_values=cache,
+            use_cache=True,
+            sequence_lengths=batch.lengths,
+        )
+        return out.last_hidden_state[0, batch.last_tokens]
+    position_ids = cache.lengths[:, None]
+    cache.expect_token()
+    out = decoder(
+        input_ids=batch.input_ids[:, None],
+        position_ids=position_ids,
+        past_key_values=cache,
+        use_cache=True,
+        slot_lengths=cache.lengths,
+    )
+    return out.last_hidden_state[:, -1]
+
+
+def _next_padded(decoder: nn.Module, batch: PackedBatch, cache: PaddedCache) -> Float[Tensor, "S D"]:
+    if cache.mask is None:
+        rows, cache.mask = _padded(batch, side="left")
+    else:
+        rows = batch.input_ids[:, None]
+        cache.mask = torch.cat([cache.mask, cache.mask.new_ones(len(rows), 1)], dim=1)
+    positions = {}
+    if "position_ids" in inspect.signature(decoder.forward).parameters:
+        position_ids = (cache.mask.cumsum(1) - 1).clamp(min=0)
+        positions["position_ids"] = position_ids[:, -rows.shape[1] :]
+    out = decoder(
+        input_ids=rows, attention_mask=cache.mask, past_key_values=cache.states, use_cache=True, **positions
+    )
+    return out.last_hidden_state[:, -1]
+
+
+def _padded(batch: PackedBatch, *, side: str) -> tuple[Tensor, Tensor]:
+    """The sequences as rows [S, T] with their mask; lengths say what is padding, never a token id."""
+    sequences = list(batch.input_ids.split(list(batch.lengths)))
+    rows = pad_sequence(sequences, batch_first=True, padding_side=side)
+    masks = [torch.ones_like(sequence) for sequence in sequences]
+    return rows, pad_sequence(masks, batch_first=True, padding_side=side)

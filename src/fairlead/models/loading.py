@@ -1,0 +1,110 @@
+"""Loading weights and tokenizers from a checked folder, and probing whether rows may be packed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from fairlead.artifacts.model_folder import check_model_folder
+from fairlead.batches import PackedBatch
+from fairlead.data.collate import collate
+from fairlead.data.examples import Example
+from fairlead.errors import ExitCode, UserError
+from fairlead.models import attention
+from fairlead.models.forward import hidden_states
+from fairlead.models.sources import resolve
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A causal language model and whether it may see packed rows."""
+
+    model: PreTrainedModel
+    packed: bool
+    note: str  # one sentence for the user when it runs padded, else ""
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model's name."""
+    return tokenizer_in(resolve(name).base.folder)
+
+
+def tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not tokenizer.is_fast:
+        raise UserError(
+            "this tokenizer has no tokenizer.json, so characters cannot be traced to tokens", where=str(folder),
+            want="a fast tokenizer", fix="save it once with transformers' AutoTokenizer(...).save_pretrained",
+            exit_code=ExitCode.BAD_DATA,
+        )  # fmt: skip
+    return tokenizer
+
+
+def load_causal_lm(folder: Path, *, dtype: torch.dtype, device: torch.device, fast: bool = True) -> Loaded:
+    """Weights from a checked folder, all dropout off, with our attention unless the probe says that rows would mix."""
+    check_model_folder(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    no_dropout = {key: 0.0 for key, value in config.to_dict().items() if "drop" in key and isinstance(value, float)}
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="eager", **no_dropout
+    ).to(device)
+    model.requires_grad_(requires_grad=False)
+    model.eval()
+    _check_vocabulary(model, folder)
+    if not fast:
+        return Loaded(_padded(model), packed=False, note="fast=false: rows run padded")
+    model.set_attn_implementation(attention.IMPLEMENTATION)
+    if _rows_stay_apart(model):
+        return Loaded(model, packed=True, note="")
+    name = type(model).__name__
+    return Loaded(_padded(model), packed=False, note=f"{name} mixes packed rows, so it runs padded: right, but slower")
+
+
+def decoder_of(model: PreTrainedModel) -> nn.Module:
+    """The transformer below the language-model head; its last hidden state has passed the final norm."""
+    return model.base_model
+
+
+def _padded(model: PreTrainedModel) -> PreTrainedModel:
+    model.set_attn_implementation("sdpa" if getattr(model, "_supports_sdpa", False) else "eager")
+    return model
+
+
+def _check_vocabulary(model: PreTrainedModel, folder: Path) -> None:
+    """Tokenizer and embedding must agree before any id reaches the model."""
+    if not (folder / "tokenizer.json").is_file():
+        return
+    rows = model.get_input_embeddings().weight.shape[0]
+    highest = max(tokenizer_in(folder).get_vocab().values())
+    if highest >= rows:
+        raise UserError(
+            "the tokenizer knows tokens that the embedding has no row for", where=str(folder),
+            got=f"token id {highest}", want=f"ids below {rows}, the rows of the embedding",
+            fix="use the tokenizer this model was trained with, or resize the embedding to the tokenizer",
+            exit_code=ExitCode.BAD_DATA,
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def _rows_stay_apart(model: PreTrainedModel) -> bool:
+    """Two short rows packed: the second is untouched by the first (bit for bit) and equals itself run alone."""
+    first, other, second = (3, 5, 7, 6), (8, 4, 9, 3), (6, 4, 5, 9, 7)
+    packed, changed, alone = (_probe_batch(model, *rows) for rows in ((first, second), (other, second), (second,)))
+    try:
+        in_pack, after_other, by_itself = (
+            hidden_states(decoder_of(model), batch, packed=True)[-len(second) :] for batch in (packed, changed, alone)
+        )
+    except (TypeError, ValueError, RuntimeError):  # a forward that refuses our arguments runs padded
+        return False
+    if not torch.equal(in_pack, after_other):
+        return False
+    scale = by_itself.float().abs().max().clamp(min=1e-6)
+    tolerance = 1e-4 if by_itself.dtype == torch.float32 else 0.05
+    return bool((in_pack - by_itself).float().abs().max() / scale < tolerance)
+
+
+def _probe_batch(model: PreTrainedModel, *rows: tuple[int, ...]) -> PackedBatch:
+    return collate([Example(row, (True,) * len(row), "probe") for row in rows]).to(model.device)

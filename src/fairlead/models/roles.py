@@ -1,0 +1,169 @@
+"""Policy, reference, reward model and critic behind one door.
+
+Under LoRA they are sibling adapters on one frozen base; under full fine-tuning each has weights of its own.
+`Roles.forward(batch, role)` is the only way into the model. A role is active from its forward to the end of its
+backward: a checkpointed layer recomputes with the adapter that is active then, and a loss summed over two adapters
+would give silently wrong gradients. So: one backward per role, and a forward of another role before it is an error.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from fairlead.algos.logprobs import linear_logprobs
+from fairlead.algos.reward_loss import head_init_std
+from fairlead.batches import PackedBatch
+from fairlead.models import adapters
+from fairlead.models.forward import hidden_states, next_hidden_states
+from fairlead.models.kv_cache import AnyCache
+from fairlead.models.loading import decoder_of
+
+LOGITS_CHUNK = 256  # targets whose logits exist at once: [256, V] in fp32 is 50 MB at 49k tokens
+
+
+class TokenLogprobs(NamedTuple):
+    """What a policy says of the target tokens."""
+
+    logprobs: Float[Tensor, "M"]  # nats, carries gradient
+    entropy: Float[Tensor, "M"]  # nats, of the whole distribution, no gradient
+
+
+@dataclass(frozen=True)
+class Role:
+    """Which weights a role uses."""
+
+    backbone: str
+    adapter: str | None  # None: the bare backbone
+    trainable: bool
+    output: str  # "logprobs", "values" (one per target) or "scores" (one per sequence)
+
+
+class Roles(nn.Module):
+    """All models of a stage. Build it with `add_backbone` and `add_role`, then call it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbones = nn.ModuleDict()
+        self.heads = nn.ModuleDict()
+        self.roles: dict[str, Role] = {}
+        self.packed: dict[str, bool] = {}
+        self._awaiting_backward: str | None = None
+
+    def add_backbone(self, name: str, model: PreTrainedModel, *, packed: bool) -> None:
+        """A causal language model that roles can stand on."""
+        self.backbones[name] = model
+        self.packed[name] = packed
+
+    def add_role(self, name: str, role: Role, *, head: Float[Tensor, "1 D"] | None = None) -> None:
+        """Declare a role; scorers need a head: given, or drawn from N(0, 1/sqrt(d+1)) (N+ details, 2024)."""
+        self.roles[name] = role
+        if role.output != "logprobs":
+            model = self._causal_lm(role.backbone)
+            width = model.get_output_embeddings().weight.shape[1]
+            layer = nn.Linear(width, 1, bias=False, device=model.device, dtype=torch.float32)
+            with torch.no_grad():
+                if head is None:
+                    layer.weight.normal_(0.0, head_init_std(width))
+                else:
+                    layer.weight.copy_(head)
+            self.heads[name] = layer.requires_grad_(role.trainable)
+
+    def forward(
+        self, batch: PackedBatch, role: str, *, temperature: float = 1.0, cache: AnyCache | None = None
+    ) -> TokenLogprobs | Float[Tensor, "M"] | Float[Tensor, "S"] | Float[Tensor, "S V"]:
+        """Log-probabilities of the targets, values before the targets, or scores at the last tokens, by the role.
+
+        With a `cache` (generation) the result is instead the logits of each sequence's next token.
+        """
+        assert self._awaiting_backward in (None, role), f"{role}: the backward of {self._awaiting_backward} comes first"
+        spec = self.roles[role]
+        model = self._causal_lm(spec.backbone)
+        adapters.activate(self.backbones[spec.backbone], spec.adapter)
+        output_layer = model.get_output_embeddings()
+        if cache is not None:
+            return output_layer(next_hidden_states(decoder_of(model), batch, cache)).float()
+        hidden = hidden_states(decoder_of(model), batch, packed=self.packed[spec.backbone])
+        if spec.output == "logprobs":
+            logprobs, entropy = linear_logprobs(
+                hidden[batch.targets - 1], output_layer.weight, output_layer.bias, batch.input_ids[batch.targets],
+                temperature=temperature, chunk=LOGITS_CHUNK,
+            )  # fmt: skip
+            self._expect_backward(role, logprobs)
+            return TokenLogprobs(logprobs, entropy)
+        positions = batch.targets - 1 if spec.output == "values" else batch.last_tokens
+        result = self.heads[role](hidden[positions].float()).squeeze(-1)
+        self._expect_backward(role, result)
+        return result
+
+    def trainable(self, role: str) -> dict[str, nn.Parameter]:
+        """The parameters that the role's optimizer owns, by name."""
+        spec = self.roles[role]
+        assert spec.trainable, role
+        backbone = self.backbones[spec.backbone]
+        prefix = f"backbones.{spec.backbone}."
+        if spec.adapter is None:
+            found = {prefix + name: p for name, p in backbone.named_parameters() if p.requires_grad}
+        else:
+            found = {prefix + name: p for name, p in adapters.adapter_parameters(backbone, spec.adapter).items()}
+        if role in self.heads:
+            found |= {f"heads.{role}.{name}": p for name, p in self.heads[role].named_parameters()}
+        return found
+
+    def set_requires_grad(self) -> None:
+        """Trainable roles' parameters require gradients, all others do not; called once, after all roles are added."""
+        self.requires_grad_(requires_grad=False)
+        for name, spec in self.roles.items():
+            if not spec.trainable:
+                continue
+            if spec.adapter is None:
+                self.backbones[spec.backbone].requires_grad_(requires_grad=True)
+                if spec.output != "logprobs":  # nothing reads a scorer's language-model head
+                    self._freeze_untied_head(spec.backbone)
+            for parameter in self.trainable(name).values():
+                parameter.requires_grad_(requires_grad=True)
+
+    def checkpoint_activations(self) -> None:
+        """Recompute each layer in the backward pass."""
+        for name in self.backbones:
+            model = self._causal_lm(name)
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def units(self) -> Iterator[nn.Module]:
+        """The layers that sharding gathers one at a time."""
+        for name in self.backbones:
+            kinds = set(self._causal_lm(name)._no_split_modules or ())  # noqa: SLF001 - transformers' list of such layers
+            yield from (module for module in self.backbones[name].modules() if type(module).__name__ in kinds)
+
+    def trainable_fraction(self, role: str) -> float:
+        """Share of the role's weights that are trained, for the count of floating-point work."""
+        trained = sum(p.numel() for p in self.trainable(role).values())
+        return trained / max(1, sum(p.numel() for p in self.causal_lm(role).parameters()))
+
+    def causal_lm(self, role: str) -> PreTrainedModel:
+        """The transformers model a role stands on."""
+        return self._causal_lm(self.roles[role].backbone)
+
+    def _causal_lm(self, backbone: str) -> PreTrainedModel:
+        model = self.backbones[backbone]
+        return model.get_base_model() if isinstance(model, adapters.PeftModel) else model
+
+    def _freeze_untied_head(self, backbone: str) -> None:
+        model = self._causal_lm(backbone)
+        head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+        if head is not embedding:
+            head.requires_grad_(requires_grad=False)
+
+    def _expect_backward(self, role: str, result: Tensor) -> None:
+        if not (torch.is_grad_enabled() and result.requires_grad):
+            return
+        self._awaiting_backward = role
+        result.register_hook(self._backward_began)
+
+    def _backward_began(self, gradient: Tensor) -> Tensor:
+        self._awaiting_backward = None
+        return gradient

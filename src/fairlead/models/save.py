@@ -1,0 +1,81 @@
+"""Writing a role as a folder that transformers and PEFT load as it is."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from fairlead.artifacts.atomic import write_bytes
+from fairlead.models import adapters
+from fairlead.models.convert import copy_tokenizer
+from fairlead.models.roles import Roles
+from fairlead.models.sources import BaseWeights
+from fairlead.runtime.ranks import full
+
+
+def role_tensors(roles: Roles, role: str) -> dict[str, Tensor]:
+    """The role's weights as they will stand in the file; under sharding every rank must call.
+
+    Masters of bf16 adapters live in the optimizer; what is saved is what computed.
+    """
+    spec = roles.roles[role]
+    backbone = roles.backbones[spec.backbone]
+    if spec.adapter is not None:
+        state = adapters.adapter_state(backbone, spec.adapter)
+    else:
+        state = roles.causal_lm(role).state_dict()
+    tensors = {name: full(tensor).detach().cpu().contiguous() for name, tensor in state.items()}
+    if role in roles.heads:
+        tensors["score.weight"] = full(roles.heads[role].weight).detach().cpu().contiguous()
+    return tensors
+
+
+def write_role(
+    folder: Path, roles: Roles, role: str, tensors: dict[str, Tensor], base: BaseWeights, *, pad_token_id: int | None
+) -> None:
+    """Write `role_tensors` as a PEFT folder or a whole model, with the tokenizer; called by the main rank only."""
+    spec = roles.roles[role]
+    folder.mkdir(parents=True, exist_ok=True)
+    head = tensors.pop("score.weight", None)
+    if spec.adapter is not None:
+        config = roles.backbones[spec.backbone].peft_config[spec.adapter]
+        adapters.write_adapter(folder, tensors, config, base=_public_name(base), head=head)
+    else:
+        _write_whole(folder, roles.causal_lm(role), tensors, head, pad_token_id)
+    copy_tokenizer(base.folder, folder)
+
+
+def _public_name(base: BaseWeights) -> str:
+    """Hub id when it came from the hub, else its digest: a path means nothing elsewhere."""
+    return base.name if base.revision else f"sha256:{base.digest}"
+
+
+def _write_whole(
+    folder: Path, model: PreTrainedModel, tensors: dict[str, Tensor], head: Tensor | None, pad_token_id: int | None
+) -> None:
+    config: dict[str, Any] = model.config.to_diff_dict() | {"dtype": str(model.dtype).removeprefix("torch.")}
+    config.pop("_attn_implementation", None)
+    tied = {name for name in (getattr(model, "_tied_weights_keys", None) or {}) if model.config.tie_word_embeddings}
+    tensors = {name: tensor.to(model.dtype) for name, tensor in tensors.items() if name not in tied}
+    if head is None:
+        config["architectures"] = [type(model).__name__]
+        if model.generation_config is not None:
+            model.generation_config.save_pretrained(folder)
+    else:
+        classifier = _classifier_class(model)
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(("lm_head.", "embed_out."))}
+        tensors["score.weight"] = head
+        config |= {"architectures": [classifier], "num_labels": 1, "id2label": {"0": "LABEL_0"},
+                   "label2id": {"LABEL_0": 0}, "pad_token_id": pad_token_id}  # fmt: skip
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    options = orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2
+    write_bytes(folder / "config.json", orjson.dumps(config, option=options, default=str) + b"\n")
+
+
+def _classifier_class(model: PreTrainedModel) -> str:
+    with torch.device("meta"):
+        return type(AutoModelForSequenceClassification.from_config(model.config)).__name__

@@ -1,0 +1,132 @@
+"""A model's name becomes a folder: starter name, folder, stage artifact, run, or hub id. Nothing is loaded here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from fairlead.artifacts.hashing import sha256_folder
+from fairlead.artifacts.manifest import Manifest, digest, read_manifest, verify
+from fairlead.artifacts.model_folder import check_model_folder
+from fairlead.data.starter import STARTER_MODELS, starter
+from fairlead.errors import ExitCode, UserError
+from fairlead.models.convert import converted_gguf
+from fairlead.runtime.environment import cache_folder
+
+ALLOWED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
+
+
+@dataclass(frozen=True)
+class BaseWeights:
+    """A folder of whole weights. `name` and `revision` say where it came from, `digest` what it holds."""
+
+    name: str
+    folder: Path
+    digest: str
+    revision: str | None = None
+
+    def facts(self) -> dict[str, str | None]:
+        """What a manifest says of it."""
+        return {"name": self.name, "digest": self.digest, "revision": self.revision}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Base weights, and on top of them the adapter or head of a stage artifact, when the name is one."""
+
+    name: str
+    base: BaseWeights
+    adapter: Path | None = None  # a PEFT folder
+    head: Path | None = None  # safetensors file that holds score.weight
+    artifact: Path | None = None  # the stage folder
+    manifest: Manifest | None = None
+
+    @property
+    def kind(self) -> str:
+        """What the artifact is; plain weights are a policy."""
+        return self.manifest.kind if self.manifest else "policy"
+
+    @property
+    def digest(self) -> str:
+        """Identity of the artifact, or of the plain weights."""
+        return digest(self.artifact) if self.artifact else self.base.digest
+
+
+def resolve(name: str, *, revision: str | None = None) -> Source:
+    """Where the model of this name is; what is on disk is checked against its manifest."""
+    if name in STARTER_MODELS:
+        return Source(name, _starter(name))
+    path = Path(name)
+    if (path / "manifest.json").is_file():
+        return _artifact(path)
+    if path.is_dir() and (stages := _policies(path)):
+        return _artifact(stages[-1])
+    if path.is_dir():
+        facts = check_model_folder(path)
+        if facts.kind == "adapter":
+            raise UserError(
+                "this folder holds an adapter without the manifest that names its base", where=name,
+                want="a stage folder made by fairlead, or a folder of whole weights",
+                fix="merge it into its base first, or pass the base",
+            )  # fmt: skip
+        return Source(name, BaseWeights(name, path, sha256_folder(path)))
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise UserError(
+            "there is no such model", where=name, want=f"a folder, a hub id (owner/name) or {', '.join(STARTER_MODELS)}",
+            fix="check the path, or leave --model away to use the starter model", exit_code=ExitCode.MISSING_INPUT,
+        )  # fmt: skip
+    return Source(name, _hub(name, revision))
+
+
+def _policies(run: Path) -> list[Path]:
+    """Finished policy stages of a run folder, in order."""
+    stages = sorted(folder for folder in run.iterdir() if (folder / "manifest.json").is_file())
+    return [stage for stage in stages if read_manifest(stage).kind == "policy"]
+
+
+def _starter(name: str) -> BaseWeights:
+    cache = cache_folder()
+    folder = converted_gguf(starter(cache).gguf, cache / "models" / name)
+    return BaseWeights(name, folder, sha256_folder(folder))
+
+
+def _hub(name: str, revision: str | None) -> BaseWeights:
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=ALLOWED))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise UserError(
+            "the model could not be had from the hub and is not in its cache", where=name,
+            got=f"{type(error).__name__}", want="a reachable hub, or the model in HF_HOME",
+            fix="pass --model PATH of a folder on disk, or leave --model away to use the starter model",
+            exit_code=ExitCode.MISSING_INPUT,
+        ) from error  # fmt: skip
+    check_model_folder(folder)
+    return BaseWeights(name, folder, sha256_folder(folder), revision=folder.name)
+
+
+def _artifact(folder: Path) -> Source:
+    manifest = read_manifest(folder)
+    verify(folder)
+    model = folder / "model"
+    if not model.is_dir():
+        raise UserError(
+            f"this is a {manifest.kind} of stage {manifest.stage}, without weights", where=str(folder),
+            want="a stage that trained a model", fix="pass the folder of an sft, reward, dpo or ppo stage",
+        )  # fmt: skip
+    facts = check_model_folder(model)
+    head = model / ("adapter_model.safetensors" if facts.kind == "adapter" else "model.safetensors")
+    scores = head if manifest.kind in ("reward", "critic") else None
+    if facts.kind == "base":
+        base = BaseWeights(str(folder), model, sha256_folder(model))
+        return Source(str(folder), base, head=scores, artifact=folder, manifest=manifest)
+    named = manifest.base
+    assert named is not None, f"{folder} holds an adapter and names no base"
+    found = resolve(named.name, revision=named.revision or None).base
+    if found.digest != named.digest:
+        raise UserError(
+            "the adapter was trained on other base weights", where=str(folder),
+            got=f"base {named.name} with digest {found.digest[:12]}", want=f"digest {named.digest[:12]}",
+            fix="restore the base folder it was trained on, or train the adapter again", exit_code=ExitCode.BAD_DATA,
+        )  # fmt: skip
+    return Source(str(folder), found, adapter=model, head=scores, artifact=folder, manifest=manifest)

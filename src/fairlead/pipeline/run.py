@@ -1,0 +1,104 @@
+"""Running a journey: every stage of a recipe in order, then one report."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fairlead.artifacts.atomic import write_text
+from fairlead.artifacts.stages import stage_folder
+from fairlead.config.journey import JourneyConfig
+from fairlead.config.parse import load, parse_mapping
+from fairlead.config.section import Section
+from fairlead.config.show import recipe_text
+from fairlead.errors import ExitCode, UserError
+from fairlead.evaluate.evaluate import evaluate
+from fairlead.evaluate.report import journey_report
+from fairlead.pipeline.datasets import make_pairs, split_rows
+from fairlead.pipeline.estimate import Estimate, describe, estimate
+from fairlead.train.dpo import train_dpo
+from fairlead.train.ppo import train_ppo
+from fairlead.train.reward import train_reward
+from fairlead.train.sft import train_sft
+
+STAGES = ("split", "sft", "replies", "reward", "dpo", "ppo")
+POLICIES = ("sft", "dpo", "ppo")
+C = TypeVar("C", bound=Section)
+
+
+def run_journey(recipe: Path, overrides: Sequence[str] = (), *, dry_run: bool = False) -> Path:
+    """Run or go on with the journey of a recipe; returns the run's folder."""
+    return run_config(load(JourneyConfig, recipe, overrides), dry_run=dry_run)
+
+
+def run_config(journey: JourneyConfig, *, dry_run: bool = False) -> Path:
+    """Run or go on with a journey. Finished, unchanged stages are skipped; interrupted ones resume."""
+    run = Path(journey.output)
+    planned = [name for name in STAGES if getattr(journey, name) is not None]
+    foreseen = estimate(journey, planned)
+    if dry_run:
+        _say(recipe_text(journey))
+        _say(describe(foreseen))
+        return run
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(run / "recipe.yaml", recipe_text(journey))
+    done: list[Path] = []
+    total = sum(f.seconds for f in foreseen.values())
+    for number, name in enumerate(planned, start=1):
+        left = sum(foreseen[later].seconds for later in [*planned[number - 1 :], "eval"] if later in foreseen)
+        _say(f"[{number}/{len(planned) + bool(journey.eval)}] {name}: about {left / 60:.0f} of {total / 60:.0f} min left")
+        done.append(_run_stage(journey, name, run))
+    if journey.eval is not None:
+        _say(f"[{len(planned) + 1}/{len(planned) + 1}] eval: every policy beside its parent, on the same held-out rows")
+        done += [_measure(journey, name, run) for name in POLICIES if name in planned]
+    report = journey_report(run, done, title=journey.title, notes=journey.notes)
+    _say(f"report: {report}")
+    return run
+
+
+def _run_stage(journey: JourneyConfig, name: str, run: Path) -> Path:
+    config = in_run(journey, name, run)
+    if name == "split":
+        return split_rows(config, run, seed=journey.runtime.seed)
+    if name == "replies":
+        return make_pairs(config, run)
+    trainers: dict[str, Callable[[Any], Path]] = {
+        "sft": train_sft, "reward": train_reward, "dpo": train_dpo, "ppo": train_ppo,
+    }  # fmt: skip
+    return trainers[name](config)
+
+
+def _measure(journey: JourneyConfig, name: str, run: Path) -> Path:
+    config = in_run(journey, "eval", run).model_copy(update={"model": str(stage_folder(run, name))})
+    return evaluate(config)
+
+
+def in_run(journey: JourneyConfig, name: str, run: Path) -> Any:  # noqa: ANN401 - a config of that stage
+    """The stage's options with `@stage` references as folders of this run, and the journey's machine options."""
+    section: Section = getattr(journey, name)
+    values = _resolved(section.model_dump(exclude_unset=True), run, f"{name}")
+    fields = type(section).model_fields
+    if "output" in fields:
+        values["output"] = str(run)
+    if "runtime" in fields and "runtime" not in section.model_fields_set:
+        values["runtime"] = journey.runtime.model_dump()
+    return parse_mapping(type(section), values, name)
+
+
+def _resolved(value: Any, run: Path, where: str) -> Any:  # noqa: ANN401 - YAML
+    if isinstance(value, dict):
+        return {key: _resolved(item, run, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_resolved(item, run, where) for item in value]
+    if not (isinstance(value, str) and value.startswith("@")):
+        return value
+    stage, _, rest = value[1:].partition("/")
+    if stage not in STAGES:
+        raise UserError("there is no such stage", where=where, got=value, want=f"@ and one of {', '.join(STAGES)}",
+                        fix="name a stage of this recipe")  # fmt: skip
+    folder = stage_folder(run, stage)
+    return str(folder / rest) if rest else str(folder)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress belongs on the terminal

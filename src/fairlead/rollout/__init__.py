@@ -1,0 +1,1 @@
+"""Prompts to a Rollout: sample, score, shape."""

@@ -1,0 +1,1 @@
+"""The one place for ranks, devices, dtypes, seeds, training checkpoints and metric sinks."""

@@ -1,0 +1,49 @@
+"""What this machine can do and what the process used: matrix rate, peak memory, floating-point work."""
+
+import resource
+import sys
+import time
+
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.1) -> float:
+    """Floating-point operations per second of a [1024, 576] x [576, 1536] product, the shape of a small model's layer."""
+    left = torch.randn(1024, 576, device=device, dtype=dtype)
+    right = torch.randn(1536, 576, device=device, dtype=dtype)
+    for _ in range(3):
+        linear(left, right)
+    synchronise(device)
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        linear(left, right)
+        synchronise(device)
+        count += 1
+    return 2.0 * left.shape[0] * left.shape[1] * right.shape[0] * count / (time.perf_counter() - start)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done its work, so that a clock may be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Highest memory so far: resident set of the process, or what CUDA allocated."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def flops_per_token(model: nn.Module, *, trainable_fraction: float) -> float:
+    """Work of one trained token, forward and backward: 2 N forward, 2 N for activations, 2 N for trained weights.
+
+    N counts every matrix the token passes, the output embedding included (Kaplan et al. 2020, section 2.1, without the
+    attention scores, which are small at these lengths).
+    """
+    weights = {id(p): p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "lora_" not in name}
+    matrices = float(sum(weights.values()))
+    return 2.0 * matrices * (2.0 + trainable_fraction)

@@ -1,0 +1,68 @@
+"""Optional trackers beside metrics.jsonl; each is an extra of the package and nothing depends on it."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from fairlead.errors import UserError
+
+
+class Sink(Protocol):
+    """Receives every line of metrics."""
+
+    def log(self, row: dict[str, float], step: int) -> None:
+        """One step's numbers."""
+
+    def close(self) -> None:
+        """No more numbers."""
+
+
+def open_sinks(names: tuple[str, ...], run: str, folder: Path, config: dict[str, Any]) -> list[Sink]:
+    """Open the named trackers. Raises UserError naming the extra that is not installed."""
+    return [_open(name, run, folder, config) for name in names]
+
+
+def _open(name: str, run: str, folder: Path, config: dict[str, Any]) -> Sink:
+    try:
+        match name:
+            case "tensorboard":
+                return _TensorBoard(folder)
+            case "wandb":
+                import wandb  # noqa: PLC0415 - an optional extra
+
+                return _Tracker(wandb, run, config, dir=str(folder))
+            case _:
+                import trackio  # noqa: PLC0415 - an optional extra
+
+                return _Tracker(trackio, run, config)
+    except ImportError as error:
+        raise UserError(
+            f"the tracker {name} is not installed", where="metrics.sinks", fix=f"pip install 'fairlead[{name}]'"
+        ) from error
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional extra
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def log(self, row: dict[str, float], step: int) -> None:
+        for key, value in row.items():
+            self._writer.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Tracker:
+    """trackio and wandb share one interface."""
+
+    def __init__(self, module: Any, run: str, config: dict[str, Any], **options: str) -> None:  # noqa: ANN401
+        self._module = module
+        module.init(project="fairlead", name=run, config=config, **options)
+
+    def log(self, row: dict[str, float], step: int) -> None:  # noqa: ARG002 - both count lines themselves
+        self._module.log(row)
+
+    def close(self) -> None:
+        self._module.finish()

@@ -1,0 +1,1 @@
+"""Prompts and replies made by a model."""

@@ -1,0 +1,1 @@
+"""One loop per file; none imports another."""

@@ -1,0 +1,110 @@
+"""Direct preference optimisation: raise the chosen response above the rejected one, relative to the frozen parent."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairlead.algos.masked import segment_sum
+from fairlead.algos.preference_loss import dpo_loss
+from fairlead.batches import PairBatch
+from fairlead.config.stages import DpoConfig
+from fairlead.data.collate import collate_pairs
+from fairlead.data.sampler import step_rows
+from fairlead.evaluate.preference_accuracy import measure_preferences
+from fairlead.evaluate.summary import Evaluation, StageSummary
+from fairlead.models.build import add_frozen, add_trainable, ready
+from fairlead.models.roles import Roles
+from fairlead.models.save import role_tensors, write_role
+from fairlead.models.sources import resolve
+from fairlead.runtime.machine import flops_per_token
+from fairlead.runtime.start import start
+from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
+from fairlead.train.limits import number_of_steps
+from fairlead.train.optimizer import Optimizer
+from fairlead.train.rows import load_preferences, rejects_path, template_of
+from fairlead.train.stage import open_stage
+
+
+def train_dpo(config: DpoConfig) -> Path:
+    """Run or resume the stage; returns its folder, a policy artifact."""
+    runtime = start(config.runtime)
+    source = resolve(config.model.name, revision=config.model.revision)
+    parents = {"model": source}
+    rejects = rejects_path(config.output, "dpo", runtime)
+    rows = load_preferences(
+        config.data, template_of(source), end_token=config.add_end_token, rejects=rejects, seed=runtime.seed
+    )
+    stage = open_stage("dpo", config, runtime, parents=parents, data_digests=rows.digests)
+    if stage.unchanged_and_finished():
+        return stage.folder
+    with stage.opened():
+        stage.introduce(rows.notes)
+        roles = Roles()
+        add_frozen(roles, "reference", source, "logprobs", runtime)
+        add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=config.model.lora.dropout)
+        ready(roles, config.model, runtime)
+        num_steps = number_of_steps(config, len(rows.train))
+        optimizer = Optimizer(roles.trainable("policy"), config.optim, runtime, num_steps=num_steps)
+        state = stage.resume()
+        if state:
+            optimizer.load_state(state.tensors)
+        numbers: dict[str, Any] = state.numbers if state else {"tokens": 0}
+        first = state.step if state else 0
+        flops = flops_per_token(roles, trainable_fraction=roles.trainable_fraction("policy"))
+        stage.begin(first_step=first, num_steps=num_steps, flops_per_token=flops)
+        for step in range(first, num_steps):
+            runtime.seed_step(step)
+            picked = step_rows(len(rows.train), config.batch.rows, config.num_epochs, runtime.seed, step)
+            pairs = [rows.train[i] for i in picked]
+            sums: list[Tensor] = []
+
+            def loss_of(share: MicroBatch) -> Tensor:
+                batch = collate_pairs([pairs[i] for i in share.rows]).to(runtime.device)  # noqa: B023 - used in this step
+                batch = batch if share.counts else batch.without_weight()
+                with torch.no_grad():
+                    reference = response_logprobs(roles, "reference", batch)
+                policy = response_logprobs(roles, "policy", batch)
+                loss, chosen, rejected = dpo_loss(
+                    policy[0::2], policy[1::2], reference[0::2], reference[1::2],
+                    beta=config.beta, label_smoothing=config.label_smoothing,
+                )  # fmt: skip
+                weights = batch.pair_weights
+                rows_of = (chosen > rejected, chosen, rejected)
+                sums.append(torch.stack([(row * weights).sum() for row in rows_of]).detach())  # noqa: B023
+                return (loss * weights).sum() / len(pairs)  # noqa: B023
+
+            shares = micro_batches([pair.num_tokens for pair in pairs], config.batch, runtime)
+            loss = accumulate(shares, loss_of, optimizer, runtime)
+            means = (runtime.ranks.sum(torch.stack(sums).sum(0)) / len(pairs)).tolist()
+            metrics = {"loss": float(loss), **dict(zip(("accuracy", "chosen_reward", "rejected_reward"), means, strict=True))}
+            metrics |= {"margin": means[1] - means[2], **optimizer.step(step)}
+            num_tokens = sum(pair.num_tokens for pair in pairs)
+            numbers["tokens"] += num_tokens
+            if config.eval_every_steps and (step + 1) % config.eval_every_steps == 0:
+                for measured in measure_preferences(roles, "policy", rows.held_out, config.batch, runtime):
+                    metrics[f"held_out_accuracy/{measured.name}"] = measured.accuracy
+            stage.record(step + 1, metrics, tokens=num_tokens, rows=len(pairs))
+            stage.maybe_save(step + 1, num_steps, lambda: (optimizer.state(), numbers))
+
+        summary = StageSummary(
+            "dpo", "policy", model=stage.folder.name, parent=source.name,
+            sizes={"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps},
+        )  # fmt: skip
+        measured = measure_preferences(roles, "policy", rows.held_out, config.batch, runtime)
+        tensors = role_tensors(roles, "policy")
+
+        def write_model(folder: Path) -> None:
+            write_role(folder, roles, "policy", tensors, source.base, pad_token_id=None)
+
+        return stage.finish(
+            "policy", source, write_model, evaluation=Evaluation(summary, preferences=measured),
+            data_digests=rows.digests, parents=parents, facts={},
+        )  # fmt: skip
+
+
+def response_logprobs(roles: Roles, role: str, batch: PairBatch) -> Tensor:
+    """Log-probability of each whole response [2P], nats: chosen, rejected, chosen, rejected, and so on."""
+    logprobs = roles(batch.packed, role).logprobs
+    return segment_sum(logprobs, batch.packed.sequence_of_target, len(batch.packed.lengths))

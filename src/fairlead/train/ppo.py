@@ -1,0 +1,319 @@
+"""Proximal policy optimisation against a reward model, with a critic, a KL penalty and optional PTX mixing.
+
+Departures from InstructGPT (Ouyang et al. 2022): the critic is an adapter on the policy's frozen base under LoRA; the
+prompt distribution, the PTX weight and the KL coefficient are options; the value loss is clipped to 0.4 (ColossalChat).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairlead.algos.advantages import gae, shape_rewards
+from fairlead.algos.kl import kl_k1, kl_k3, next_kl_coef
+from fairlead.algos.masked import masked_mean, whiten
+from fairlead.algos.policy_loss import clipped_policy_loss, policy_statistics
+from fairlead.algos.sft_loss import sft_loss
+from fairlead.algos.value_loss import clipped_value_loss
+from fairlead.artifacts.manifest import require_kind
+from fairlead.batches import Rollout
+from fairlead.config.stages import PpoConfig
+from fairlead.data.collate import collate
+from fairlead.data.examples import Example
+from fairlead.data.sampler import epoch_order
+from fairlead.errors import UserError
+from fairlead.evaluate.summary import Evaluation, StageSummary
+from fairlead.generate.engine import Engine
+from fairlead.models.build import add_frozen, add_trainable, ready
+from fairlead.models.roles import Roles
+from fairlead.models.save import role_tensors, write_role
+from fairlead.models.sources import Source, resolve
+from fairlead.rollout.sample import measure_rollout, sample_responses, score_responses, scored_texts
+from fairlead.runtime.machine import flops_per_token
+from fairlead.runtime.start import Runtime, start
+from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
+from fairlead.train.optimizer import Optimizer
+from fairlead.train.rows import load_conversations, load_prompts, padding_token, rejects_path, template_of
+from fairlead.train.stage import Stage, open_stage
+
+
+def train_ppo(config: PpoConfig) -> Path:
+    """Run or resume the stage; returns its folder, a policy artifact (its critic lies beside the model)."""
+    runtime = start(config.runtime)
+    source, reward_source = resolve(config.model.name, revision=config.model.revision), reward_of(config)
+    template = template_of(source)
+    parents = {"model": source, "reward": reward_source}
+    rejects = rejects_path(config.output, "ppo", runtime)
+    prompts = load_prompts(config.data, template, rejects=rejects, seed=runtime.seed)
+    ptx_rows: list[Example] = []
+    digests = prompts.digests
+    if config.ptx_coef > 0:
+        ptx_data = config.data.model_copy(update={"train": config.ptx_data, "held_out": (), "held_out_rows": 0})
+        ptx = load_conversations(ptx_data, template, rejects=None, seed=runtime.seed)
+        ptx_rows, digests = ptx.train, digests | ptx.digests
+    stage = open_stage("ppo", config, runtime, parents=parents, data_digests=digests)
+    if stage.unchanged_and_finished():
+        return stage.folder
+    with stage.opened():
+        stage.introduce(prompts.notes)
+        learner = _Learner(config, runtime, source, reward_source, ptx_rows, template.end_token_ids)
+        state = stage.resume()
+        if state:
+            learner.load_state(state.tensors, state.numbers)
+        first = state.step if state else 0
+        roles = learner.roles
+        flops = flops_per_token(roles, trainable_fraction=roles.trainable_fraction("policy"))
+        stage.begin(first_step=first, num_steps=config.num_iterations, flops_per_token=flops)
+        for iteration in range(first, config.num_iterations):
+            runtime.seed_step(iteration)
+            picked = _next_prompts(len(prompts.train), config.prompts_per_iteration, runtime.seed, iteration)
+            rollout = learner.sample([prompts.train[i] for i in picked], iteration)
+            metrics = learner.learn(rollout, iteration)
+            learner.adapt_kl(metrics["kl_mean"], len(picked))
+            tokens = int(rollout.response_mask.sum()) + sum(map(len, rollout.prompts))
+            learner.numbers["tokens"] += tokens
+            stage.record(iteration + 1, metrics, tokens=tokens, rows=len(picked))
+            _show(stage, rollout, template, iteration + 1)
+            stage.maybe_save(iteration + 1, config.num_iterations, learner.state)
+        return _finish(stage, learner, parents, digests, padding_token(template))
+
+
+def reward_of(config: PpoConfig) -> Source:
+    """The reward model, refused by name before any weight is loaded when it is something else."""
+    if not config.reward_model:
+        raise UserError("no reward model was named", where="reward_model", fix="--reward-model RUN/02-reward")
+    require_kind(Path(config.reward_model), ("reward",), wanted_for="ppo's reward_model")
+    return resolve(config.reward_model)
+
+
+class _Learner:
+    """The four roles with their optimizers, between rollouts."""
+
+    def __init__(
+        self, config: PpoConfig, runtime: Runtime, source: Source, reward: Source, ptx_rows: list[Example],
+        end_token_ids: tuple[int, ...],
+    ) -> None:  # fmt: skip
+        self.config, self.runtime, self.ptx_rows, self.end_token_ids = config, runtime, ptx_rows, end_token_ids
+        roles = self.roles = Roles()
+        add_frozen(roles, "reference", source, "logprobs", runtime)
+        add_frozen(roles, "reward", reward, "scores", runtime)
+        add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=0.0)
+        add_trainable(roles, "critic", reward, "values", config.model, runtime, dropout=0.0)
+        ready(roles, config.model, runtime)
+        assert reward.manifest is not None
+        self.score_at = reward.manifest.facts["score_at"]
+        self.steps_per_iteration = config.num_epochs * (config.prompts_per_iteration // config.mini_batch_size)
+        num_steps = config.num_iterations * self.steps_per_iteration
+        self.policy = Optimizer(roles.trainable("policy"), config.optim, runtime, num_steps=num_steps)
+        self.critic = Optimizer(
+            roles.trainable("critic"), config.optim, runtime, num_steps=num_steps, lr=config.critic_lr or config.optim.lr
+        )
+        self.engine = Engine(roles, "policy", end_token_ids, runtime)
+        self.numbers: dict[str, Any] = {"kl_coef": config.kl.coef, "tokens": 0}
+
+    def sample(self, prompts: Sequence[tuple[int, ...]], iteration: int) -> Rollout:
+        """Responses to the prompts, scored by the reward model and measured by policy, reference and critic."""
+        config, runtime = self.config, self.runtime
+        seeds = [(runtime.seed * 1_000_003 + iteration) * 65_536 + i for i in range(len(prompts))]
+        responses = sample_responses(self.engine, prompts, config.sampling, seeds=seeds, runtime=runtime)
+        texts = scored_texts(prompts, responses, score_at=self.score_at, end_token_ids=self.end_token_ids)
+        scores = score_responses(self.roles, "reward", texts, config.batch, runtime)
+        return measure_rollout(
+            self.roles, prompts, responses, scores, temperature=config.sampling.temperature, batch=config.batch,
+            runtime=runtime,
+        )  # fmt: skip
+
+    def learn(self, rollout: Rollout, iteration: int) -> dict[str, float]:
+        """Several epochs of mini-batches over one rollout; returns the means of what happened."""
+        config, mask = self.config, rollout.response_mask
+        rewards = shape_rewards(
+            self._shaped_scores(rollout), rollout.old_logprobs, rollout.reference_logprobs, mask,
+            kl_coef=self.numbers["kl_coef"],
+        )  # fmt: skip
+        advantages, returns = gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
+        if config.whiten_advantages:
+            advantages = whiten(advantages, mask, shift_mean=True)
+        steps: list[dict[str, float]] = []
+        for epoch in range(config.num_epochs):
+            order = epoch_order(len(rollout.prompts), seed=self.runtime.seed + 1, epoch=iteration * config.num_epochs + epoch)
+            for start in range(0, len(order), config.mini_batch_size):
+                rows = order[start : start + config.mini_batch_size]
+                step = iteration * self.steps_per_iteration + len(steps)
+                mini = _MiniBatch(rollout.rows(rows), advantages[rows], returns[rows])
+                steps.append(self._policy_step(mini, step) | self._critic_step(mini, step))
+        means = {key: sum(s[key] for s in steps) / len(steps) for key in steps[0]}
+        return _describe(rollout, returns) | means | {"kl_coef": self.numbers["kl_coef"]}
+
+    def _shaped_scores(self, rollout: Rollout) -> Tensor:
+        config, scores = self.config, rollout.scores
+        scores = scores.clamp(-config.score_clip, config.score_clip) if config.score_clip else scores
+        return scores - config.missing_end_token_penalty * (~rollout.finished).float()
+
+    def _policy_step(self, mini: "_MiniBatch", step: int) -> dict[str, float]:
+        config, device = self.config, self.runtime.device
+        sums: list[Tensor] = []
+
+        def loss_of(share: MicroBatch) -> Tensor:
+            batch = collate([mini.examples[i] for i in share.rows]).to(device)
+            weights = batch.weights * share.counts
+            logprobs, entropy = self.roles(batch, "policy", temperature=config.sampling.temperature)
+            clip = {"clip_eps_low": config.clip_eps_low, "clip_eps_high": config.clip_eps_high}
+            old, advantages = (mini.of_targets(m, share.rows).to(device) for m in (mini.rollout.old_logprobs, mini.advantages))
+            losses = clipped_policy_loss(logprobs, old, advantages, **clip)
+            statistics = policy_statistics(logprobs.detach(), old, advantages, **clip)
+            kept = (entropy, statistics.clipped.float(), statistics.kl_k3)
+            sums.append(torch.stack([(values * weights).sum() for values in kept]))
+            return (losses * weights).sum() / mini.num_tokens
+
+        loss = accumulate(mini.shares(config, self.runtime), loss_of, self.policy, self.runtime)
+        metrics = {"policy_loss": float(loss)}
+        if config.ptx_coef > 0:
+            metrics["ptx_loss"] = self._ptx(step)
+        entropy, clipped, kl = (self.runtime.ranks.sum(torch.stack(sums).sum(0)) / mini.num_tokens).tolist()
+        metrics |= {"entropy": entropy, "clip_fraction": clipped, "kl_old_new": kl}
+        return metrics | self.policy.step(step)
+
+    def _ptx(self, step: int) -> float:
+        """Add the gradient of the SFT loss on the next conversations (Ouyang et al. 2022, eq. 2)."""
+        config = self.config
+        picked = _next_prompts(len(self.ptx_rows), config.ptx_rows, self.runtime.seed + 2, step)
+        examples = [self.ptx_rows[i] for i in picked]
+        num_trained = sum(example.num_trained for example in examples)
+
+        def loss_of(share: MicroBatch) -> Tensor:
+            batch = collate([examples[i] for i in share.rows]).to(self.runtime.device)
+            losses = sft_loss(self.roles(batch, "policy").logprobs)
+            return config.ptx_coef * (losses * batch.weights * share.counts).sum() / num_trained
+
+        shares = micro_batches([len(example.input_ids) for example in examples], config.batch, self.runtime)
+        return float(accumulate(shares, loss_of, self.policy, self.runtime)) / config.ptx_coef
+
+    def _critic_step(self, mini: "_MiniBatch", step: int) -> dict[str, float]:
+        config, device = self.config, self.runtime.device
+
+        def loss_of(share: MicroBatch) -> Tensor:
+            batch = collate([mini.examples[i] for i in share.rows]).to(device)
+            values = self.roles(batch, "critic")
+            old, returns = (mini.of_targets(m, share.rows).to(device) for m in (mini.rollout.values, mini.returns))
+            losses = clipped_value_loss(values, old, returns, value_clip=config.value_clip)
+            return config.value_coef * (losses * batch.weights * share.counts).sum() / mini.num_tokens
+
+        loss = accumulate(mini.shares(config, self.runtime), loss_of, self.critic, self.runtime)
+        done = self.critic.step(step)
+        return {"value_loss": float(loss) / config.value_coef, "critic_grad_norm": done["grad_norm"]}
+
+    def adapt_kl(self, measured: float, num_episodes: int) -> None:
+        """Steer the KL coefficient to its target, when the controller is adaptive."""
+        kl = self.config.kl
+        if kl.controller == "adaptive":
+            self.numbers["kl_coef"] = next_kl_coef(
+                self.numbers["kl_coef"], measured, num_episodes, target=kl.target, horizon=kl.horizon
+            )
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything to go on from, at the end of an iteration."""
+        tensors = {f"policy/{k}": v for k, v in self.policy.state().items()}
+        tensors |= {f"critic/{k}": v for k, v in self.critic.state().items()}
+        return tensors, self.numbers
+
+    def load_state(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        for name, optimizer in (("policy", self.policy), ("critic", self.critic)):
+            mark = f"{name}/"
+            optimizer.load_state({k.removeprefix(mark): v for k, v in tensors.items() if k.startswith(mark)})
+        self.numbers = dict(numbers)
+
+
+@dataclass(frozen=True)
+class _MiniBatch:
+    """Episodes of one optimizer step."""
+
+    rollout: Rollout
+    advantages: Tensor  # [B, R]
+    returns: Tensor  # [B, R]
+
+    @property
+    def examples(self) -> list[Example]:
+        """Prompt and response of each episode, response tokens as targets."""
+        rows = []
+        for prompt, response, mask in zip(
+            self.rollout.prompts, self.rollout.responses, self.rollout.response_mask, strict=True
+        ):
+            tokens = response[mask].tolist()
+            rows.append(Example((*prompt, *tokens), (False,) * len(prompt) + (True,) * len(tokens), ""))
+        return rows
+
+    @property
+    def num_tokens(self) -> int:
+        """Response tokens: the global denominator, known to every rank."""
+        return int(self.rollout.response_mask.sum())
+
+    def of_targets(self, matrix: Tensor, rows: tuple[int, ...]) -> Tensor:
+        """The entries of a [B, R] matrix at the response tokens of these rows, in the order of a batch's targets."""
+        index = list(rows)
+        return matrix[index][self.rollout.response_mask[index]]
+
+    def shares(self, config: PpoConfig, runtime: Runtime) -> list[MicroBatch]:
+        """This rank's micro-batches."""
+        return micro_batches([len(example.input_ids) for example in self.examples], config.batch, runtime)
+
+
+def _next_prompts(num_prompts: int, count: int, seed: int, iteration: int) -> list[int]:
+    """The next `count` rows of an endless stream of reshuffled epochs."""
+    positions = range(iteration * count, (iteration + 1) * count)
+    orders = {epoch: epoch_order(num_prompts, seed=seed, epoch=epoch) for epoch in {p // num_prompts for p in positions}}
+    return [orders[p // num_prompts][p % num_prompts] for p in positions]
+
+
+def _describe(rollout: Rollout, returns: Tensor) -> dict[str, float]:
+    """What the rollout was like, before it was learnt from."""
+    mask = rollout.response_mask
+    kl = kl_k1(rollout.old_logprobs, rollout.reference_logprobs)
+    k3 = kl_k3(rollout.old_logprobs, rollout.reference_logprobs)
+    gap = (rollout.sampler_logprobs - rollout.old_logprobs).abs()
+    unexplained = masked_mean((returns - rollout.values).square(), mask)
+    spread = masked_mean((returns - masked_mean(returns, mask)).square(), mask)
+    return {
+        "score_mean": float(rollout.scores.mean()),
+        "score_std": float(rollout.scores.std(correction=0)),
+        "kl_mean": float((kl * mask).sum(1).mean()),
+        "kl_k3_mean": float((k3 * mask).sum(1).mean()),
+        "response_length": float(mask.sum(1).float().mean()),
+        "end_token_rate": float(rollout.finished.float().mean()),
+        "sampler_gap": float(masked_mean(gap, mask)),
+        "explained_variance": float(1 - unexplained / spread) if spread > 0 else 0.0,
+    }
+
+
+def _show(stage: Stage, rollout: Rollout, template: Any, step: int) -> None:  # noqa: ANN401
+    """The first two episodes of the iteration, as text."""
+    for row in range(min(2, len(rollout.prompts))):
+        tokens = rollout.responses[row][rollout.response_mask[row]].tolist()
+        stage.sample(
+            {"step": step, "prompt": template.decode(rollout.prompts[row]), "response": template.decode(tokens),
+             "score": float(rollout.scores[row])}
+        )  # fmt: skip
+
+
+def _finish(
+    stage: Stage, learner: _Learner, parents: dict[str, Source], digests: dict[str, str], pad_token_id: int | None
+) -> Path:
+    config, roles, source = learner.config, learner.roles, parents["model"]
+    num_episodes = config.num_iterations * config.prompts_per_iteration
+    summary = StageSummary(
+        "ppo", "policy", model=stage.folder.name, parent=source.name,
+        sizes={"episodes": num_episodes, "tokens": learner.numbers["tokens"], "iterations": config.num_iterations},
+    )  # fmt: skip
+    policy, critic = role_tensors(roles, "policy"), role_tensors(roles, "critic")
+
+    def write_models(folder: Path) -> None:
+        write_role(folder, roles, "policy", policy, source.base, pad_token_id=None)
+        write_role(folder.parent / "critic", roles, "critic", critic, parents["reward"].base, pad_token_id=pad_token_id)
+
+    return stage.finish(
+        "policy", source, write_models, evaluation=Evaluation(summary), data_digests=digests, parents=parents,
+        facts={"kl_coef": learner.numbers["kl_coef"]},
+    )  # fmt: skip

@@ -1,0 +1,94 @@
+"""Reward model from preference pairs: a score at the last token that puts the chosen response above the rejected one."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fairlead.algos.reward_loss import pairwise_log_exp, pairwise_log_sig
+from fairlead.config.stages import RewardConfig
+from fairlead.data.collate import collate_pairs
+from fairlead.data.sampler import step_rows
+from fairlead.evaluate.preference_accuracy import measure_preferences
+from fairlead.evaluate.summary import Evaluation, StageSummary
+from fairlead.models.build import add_trainable, ready
+from fairlead.models.roles import Roles
+from fairlead.models.save import role_tensors, write_role
+from fairlead.models.sources import resolve
+from fairlead.runtime.machine import flops_per_token
+from fairlead.runtime.start import start
+from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
+from fairlead.train.limits import number_of_steps
+from fairlead.train.optimizer import Optimizer
+from fairlead.train.rows import load_preferences, padding_token, rejects_path, template_of
+from fairlead.train.stage import open_stage
+
+
+def train_reward(config: RewardConfig) -> Path:
+    """Run or resume the stage; returns its folder, a reward artifact: adapter (or weights) plus `score`."""
+    runtime = start(config.runtime)
+    source = resolve(config.model.name, revision=config.model.revision)
+    template = template_of(source)
+    parents = {"model": source}
+    rejects = rejects_path(config.output, "reward", runtime)
+    end_token = config.score_at == "end_token"
+    rows = load_preferences(config.data, template, end_token=end_token, rejects=rejects, seed=runtime.seed)
+    stage = open_stage("reward", config, runtime, parents=parents, data_digests=rows.digests)
+    if stage.unchanged_and_finished():
+        return stage.folder
+    pair_loss = {"log_sig": pairwise_log_sig, "log_exp": pairwise_log_exp}[config.loss]
+    with stage.opened():
+        stage.introduce(rows.notes)
+        roles = Roles()
+        add_trainable(roles, "reward", source, "scores", config.model, runtime, dropout=config.model.lora.dropout)
+        ready(roles, config.model, runtime)
+        num_steps = number_of_steps(config, len(rows.train))
+        optimizer = Optimizer(roles.trainable("reward"), config.optim, runtime, num_steps=num_steps)
+        state = stage.resume()
+        if state:
+            optimizer.load_state(state.tensors)
+        numbers: dict[str, Any] = state.numbers if state else {"tokens": 0}
+        first = state.step if state else 0
+        flops = flops_per_token(roles, trainable_fraction=roles.trainable_fraction("reward"))
+        stage.begin(first_step=first, num_steps=num_steps, flops_per_token=flops)
+        for step in range(first, num_steps):
+            runtime.seed_step(step)
+            picked = step_rows(len(rows.train), config.batch.rows, config.num_epochs, runtime.seed, step)
+            pairs = [rows.train[i] for i in picked]
+            correct: list[Tensor] = []
+
+            def loss_of(share: MicroBatch) -> Tensor:
+                batch = collate_pairs([pairs[i] for i in share.rows]).to(runtime.device)  # noqa: B023 - used in this step
+                batch = batch if share.counts else batch.without_weight()
+                scores = roles(batch.packed, "reward")
+                chosen, rejected = scores[0::2], scores[1::2]
+                correct.append(((chosen > rejected) * batch.pair_weights).sum().detach())  # noqa: B023
+                return (pair_loss(chosen, rejected) * batch.pair_weights).sum() / len(pairs)  # noqa: B023
+
+            shares = micro_batches([pair.num_tokens for pair in pairs], config.batch, runtime)
+            loss = accumulate(shares, loss_of, optimizer, runtime)
+            accuracy = runtime.ranks.sum(sum(correct[1:], correct[0])) / len(pairs)
+            metrics = {"loss": float(loss), "accuracy": float(accuracy), **optimizer.step(step)}
+            num_tokens = sum(pair.num_tokens for pair in pairs)
+            numbers["tokens"] += num_tokens
+            if config.eval_every_steps and (step + 1) % config.eval_every_steps == 0:
+                for measured in measure_preferences(roles, "reward", rows.held_out, config.batch, runtime):
+                    metrics[f"held_out_accuracy/{measured.name}"] = measured.accuracy
+            stage.record(step + 1, metrics, tokens=num_tokens, rows=len(pairs))
+            stage.maybe_save(step + 1, num_steps, lambda: (optimizer.state(), numbers))
+
+        summary = StageSummary(
+            "reward", "reward", model=stage.folder.name, parent=source.name,
+            sizes={"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps},
+        )  # fmt: skip
+        measured = measure_preferences(roles, "reward", rows.held_out, config.batch, runtime)
+        tensors = role_tensors(roles, "reward")
+
+        def write_model(folder: Path) -> None:
+            write_role(folder, roles, "reward", tensors, source.base, pad_token_id=padding_token(template))
+
+        return stage.finish(
+            "reward", source, write_model, evaluation=Evaluation(summary, preferences=measured),
+            data_digests=rows.digests, parents=parents,
+            facts={"score_at": config.score_at, "pad_token_id": padding_token(template)},
+        )  # fmt: skip

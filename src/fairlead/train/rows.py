@@ -1,0 +1,125 @@
+"""Rows for a training stage: read, split by prompt, encoded. Every rank reads all of them; the sampler decides who sees what."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from fairlead.artifacts.stages import stage_folder
+from fairlead.config.common import DataConfig
+from fairlead.data.chat_template import ChatTemplate
+from fairlead.data.examples import (
+    Example,
+    PairExample,
+    conversation_examples,
+    preference_examples,
+    prompt_examples,
+)
+from fairlead.data.language import is_chinese
+from fairlead.data.load import Loaded, check_rejections, read_conversations, read_preferences, read_prompts
+from fairlead.data.split import split_by_prompt
+from fairlead.data.starter import resolve_paths
+from fairlead.errors import ExitCode, UserError
+from fairlead.evaluate.summary import CHINESE_REPLIES, ENGLISH_REPLIES
+from fairlead.models.loading import tokenizer_in
+from fairlead.models.sources import Source
+from fairlead.records import Conversation, Preference, Prompt, Rejection
+from fairlead.runtime.environment import cache_folder
+from fairlead.runtime.start import Runtime
+
+E = TypeVar("E")
+
+
+@dataclass(frozen=True)
+class Rows(Generic[E]):
+    """Encoded rows of a stage. Held-out rows are grouped by the language of the response."""
+
+    train: list[E]
+    held_out: dict[str, list[E]]
+    digests: dict[str, str]
+    notes: list[str]  # for the user: layouts guessed, rows set aside, rows held out
+
+
+def template_of(source: Source) -> ChatTemplate:
+    """The chat template of the model's own tokenizer."""
+    return ChatTemplate(tokenizer_in(source.base.folder))
+
+
+def rejects_path(output: str, stage: str, runtime: Runtime) -> Path | None:
+    """Where rows set aside are listed; only the main rank writes."""
+    return stage_folder(Path(output), stage) / "rejects.jsonl" if runtime.is_main else None
+
+
+def padding_token(template: ChatTemplate) -> int | None:
+    """A special token that never ends a response, for batches of a sequence classifier; None if there is none."""
+    return next((i for i in template.special_token_ids if i not in template.end_token_ids), None)
+
+
+def load_conversations(data: DataConfig, template: ChatTemplate, *, rejects: Path | None, seed: int) -> Rows[Example]:
+    """Conversations with every assistant turn trained."""
+
+    def encode(records: Sequence[Conversation]) -> tuple[list[Example], list[Rejection]]:
+        return conversation_examples(records, template, data.max_length)
+
+    return _load(data, read_conversations, encode, lambda record: record.messages[-1].content, rejects, seed)
+
+
+def load_preferences(
+    data: DataConfig, template: ChatTemplate, *, end_token: bool, rejects: Path | None, seed: int
+) -> Rows[PairExample]:
+    """Preference pairs with the response tokens trained."""
+
+    def encode(records: Sequence[Preference]) -> tuple[list[PairExample], list[Rejection]]:
+        return preference_examples(records, template, data.max_length, end_token=end_token)
+
+    return _load(data, read_preferences, encode, lambda record: record.chosen, rejects, seed)
+
+
+def load_prompts(
+    data: DataConfig, template: ChatTemplate, *, rejects: Path | None, seed: int
+) -> Rows[tuple[int, ...]]:
+    """Prompts to answer, from rows of any layout."""
+
+    def encode(records: Sequence[Prompt]) -> tuple[list[tuple[int, ...]], list[Rejection]]:
+        return prompt_examples(records, template, data.max_length)
+
+    return _load(data, read_prompts, encode, lambda record: record.messages[-1].content, rejects, seed)
+
+
+def _load(
+    data: DataConfig,
+    read: Callable[..., Loaded],
+    encode: Callable[[Sequence], tuple[list[E], list[Rejection]]],
+    response_of: Callable[..., str],
+    rejects: Path | None,
+    seed: int,
+) -> Rows[E]:
+    if not data.train:
+        raise UserError("no training rows were named", where="data.train", fix="--data FILE")
+    loaded = read(resolve_paths(data.train, cache_folder()), rejects=rejects, max_reject_rate=data.max_reject_rate)
+    records = loaded.records[: data.max_rows] if data.max_rows else loaded.records
+    digests = dict(loaded.digests)
+    notes = [f"{path}: {layout}" for path, layout in loaded.layouts.items()]
+    if data.held_out:
+        apart = read(resolve_paths(data.held_out, cache_folder()), rejects=None, max_reject_rate=data.max_reject_rate)
+        held_out, digests = apart.records, digests | apart.digests
+    else:
+        num_held_out = min(data.held_out_rows, len(records) // 5)
+        split = split_by_prompt(records, parts={"held_out": num_held_out, "train": 1.0}, seed=seed)
+        held_out, records = split.parts["held_out"], split.parts["train"]
+        notes.append(f"split by prompt, {split.num_duplicates} duplicate prompts removed, digest {split.digest[:12]}")
+    train, unusable = encode(records)
+    if not train:
+        raise UserError(
+            "no usable training row is left", where=", ".join(data.train),
+            got=unusable[0].reason if unusable else "0 rows", fix="raise data.max_length, or look at the rows",
+            exit_code=ExitCode.BAD_DATA,
+        )  # fmt: skip
+    check_rejections(unusable, len(records), max_reject_rate=data.max_reject_rate)
+    groups = {
+        name: encode([record for record in held_out if is_chinese(response_of(record)) == chinese])[0]
+        for name, chinese in ((ENGLISH_REPLIES, False), (CHINESE_REPLIES, True))
+    }
+    held = sum(map(len, groups.values()))
+    notes.append(f"{len(train)} rows to train on, {held} held out, {len(loaded.rejections) + len(unusable)} set aside")
+    return Rows(train, {name: group for name, group in groups.items() if group}, digests, notes)

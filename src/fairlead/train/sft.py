@@ -1,0 +1,98 @@
+"""Supervised fine-tuning: imitate every assistant turn of every conversation."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fairlead.algos.sft_loss import sft_loss
+from fairlead.config.stages import SftConfig
+from fairlead.data.collate import collate
+from fairlead.data.sampler import step_rows
+from fairlead.evaluate.likelihood import measure_likelihoods
+from fairlead.evaluate.summary import Evaluation, Likelihood, StageSummary
+from fairlead.models.build import add_trainable, ready
+from fairlead.models.roles import Roles
+from fairlead.models.save import role_tensors, write_role
+from fairlead.models.sources import resolve
+from fairlead.runtime.machine import flops_per_token
+from fairlead.runtime.start import start
+from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
+from fairlead.train.limits import number_of_steps
+from fairlead.train.optimizer import Optimizer
+from fairlead.train.rows import load_conversations, rejects_path, template_of
+from fairlead.train.stage import open_stage
+
+
+def train_sft(config: SftConfig) -> Path:
+    """Run or resume the stage; returns its folder, a policy artifact."""
+    runtime = start(config.runtime)
+    source = resolve(config.model.name, revision=config.model.revision)
+    parents = {"model": source}
+    rejects = rejects_path(config.output, "sft", runtime)
+    rows = load_conversations(config.data, template_of(source), rejects=rejects, seed=runtime.seed)
+    stage = open_stage("sft", config, runtime, parents=parents, data_digests=rows.digests)
+    if stage.unchanged_and_finished():
+        return stage.folder
+    with stage.opened():
+        stage.introduce(rows.notes)
+        roles = Roles()
+        add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=config.model.lora.dropout)
+        ready(roles, config.model, runtime)
+        num_steps = number_of_steps(config, len(rows.train))
+        optimizer = Optimizer(roles.trainable("policy"), config.optim, runtime, num_steps=num_steps)
+        state = stage.resume()
+        if state:
+            optimizer.load_state(state.tensors)
+            numbers = state.numbers
+        else:
+            before = measure_likelihoods(roles, "policy", rows.held_out, config.batch, runtime)
+            numbers: dict[str, Any] = {"tokens": 0, "parent": [asdict(measured) for measured in before]}
+
+        def state_of() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            return optimizer.state(), numbers
+
+        first = state.step if state else 0
+        flops = flops_per_token(roles, trainable_fraction=roles.trainable_fraction("policy"))
+        stage.begin(first_step=first, num_steps=num_steps, flops_per_token=flops)
+        for step in range(first, num_steps):
+            runtime.seed_step(step)
+            picked = step_rows(len(rows.train), config.batch.rows, config.num_epochs, runtime.seed, step)
+            examples = [rows.train[i] for i in picked]
+            num_trained = sum(example.num_trained for example in examples)
+
+            def loss_of(share: MicroBatch) -> Tensor:
+                batch = collate([examples[i] for i in share.rows]).to(runtime.device)  # noqa: B023 - used in this step
+                batch = batch if share.counts else batch.without_weight()
+                logprobs = roles(batch, "policy").logprobs
+                return (sft_loss(logprobs) * batch.weights).sum() / num_trained  # noqa: B023
+
+            shares = micro_batches([len(example.input_ids) for example in examples], config.batch, runtime)
+            loss = accumulate(shares, loss_of, optimizer, runtime)
+            metrics = {"loss": float(loss), **optimizer.step(step)}
+            num_tokens = sum(len(example.input_ids) for example in examples)
+            numbers["tokens"] += num_tokens
+            if config.eval_every_steps and (step + 1) % config.eval_every_steps == 0:
+                for measured in measure_likelihoods(roles, "policy", rows.held_out, config.batch, runtime):
+                    metrics[f"held_out_loss/{measured.name}"] = measured.loss
+            stage.record(step + 1, metrics, tokens=num_tokens, rows=len(examples))
+            stage.maybe_save(step + 1, num_steps, state_of)
+
+        summary = StageSummary(
+            "sft", "policy", model=stage.folder.name, parent=source.name,
+            sizes={"rows": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps},
+        )  # fmt: skip
+        evaluation = Evaluation(
+            summary,
+            likelihoods=measure_likelihoods(roles, "policy", rows.held_out, config.batch, runtime),
+            parent_likelihoods=tuple(Likelihood(**measured) for measured in numbers["parent"]),
+        )
+        tensors = role_tensors(roles, "policy")
+
+        def write_model(folder: Path) -> None:
+            write_role(folder, roles, "policy", tensors, source.base, pad_token_id=None)
+
+        return stage.finish(
+            "policy", source, write_model, evaluation=evaluation, data_digests=rows.digests, parents=parents, facts={}
+        )

@@ -1,0 +1,251 @@
+"""One run of one stage on disk: its folder, lock, journals, checkpoints, interruption and end."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+from torch import Tensor
+
+from fairlead.artifacts.atomic import sweep, write_bytes, write_json
+from fairlead.artifacts.journal import Journal
+from fairlead.artifacts.lock import lock
+from fairlead.artifacts.manifest import BaseWeights as ManifestBase
+from fairlead.artifacts.manifest import Kind, Manifest, Parent, package_versions, write_manifest
+from fairlead.artifacts.stages import is_finished, stage_folder
+from fairlead.config.stages import StageConfig
+from fairlead.errors import UserError
+from fairlead.evaluate.card import model_card
+from fairlead.evaluate.report import stage_report
+from fairlead.evaluate.summary import Evaluation, write_evaluation
+from fairlead.models.sources import Source
+from fairlead.runtime.checkpoints import TrainingState, load_state, save_state
+from fairlead.runtime.interrupts import Interrupts
+from fairlead.runtime.machine import matrix_rate, peak_memory_bytes
+from fairlead.runtime.progress import Progress
+from fairlead.runtime.sinks import Sink, open_sinks
+from fairlead.runtime.start import Runtime
+
+JOURNALS = ("metrics", "samples")
+IDENTITY = "stage.json"
+
+
+class Stage:
+    """What a loop needs besides its mathematics. Only rank 0 writes; every rank calls every method."""
+
+    def __init__(self, name: str, folder: Path, config: StageConfig, runtime: Runtime, identity: dict[str, Any]) -> None:
+        self.name, self.folder, self.config, self.runtime = name, folder, config, runtime
+        self._identity = identity
+        self._interrupts = Interrupts()
+        self._journals: dict[str, Journal] = {}
+        self._sinks: list[Sink] = []
+        self._progress: Progress | None = None
+        self._started = time.monotonic()
+        self._matrix_rate = 0.0
+        self._flops = 0.0
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        if self.runtime.is_main:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress belongs on the terminal
+
+    def introduce(self, notes: Sequence[str]) -> None:
+        """Say where the stage runs and what its rows are."""
+        self.say(f"{self.name}: {self.runtime.describe()}")
+        for note in notes:
+            self.say(f"{self.name}: {note}")
+
+    def resume(self) -> TrainingState | None:
+        """The state to go on from, with the journals cut back to it; None at the very beginning."""
+        state = load_state(self.folder, self.runtime)
+        sizes = state.journals if state else dict.fromkeys(JOURNALS, 0)
+        for name in JOURNALS:
+            if self.runtime.is_main:
+                self._journals[name].truncate(sizes[name])
+        if state is None:
+            return None
+        for warning in state.warnings:
+            self.say(f"warning: {warning}")
+        self.say(f"{self.name}: going on from step {state.step}")
+        return state
+
+    def begin(self, *, first_step: int, num_steps: int, flops_per_token: float) -> None:
+        """Start the clock and the progress line."""
+        self._flops = flops_per_token
+        self._matrix_rate = matrix_rate(self.runtime.device, self.runtime.dtype)
+        self._progress = Progress(self.name, first_step, num_steps, visible=self.runtime.is_main)
+
+    def record(self, step: int, metrics: Mapping[str, float], *, tokens: int, rows: int, **clock: float) -> None:
+        """One line each in metrics.jsonl (seed and data decide it) and timings.jsonl (the clock decides it)."""
+        assert self._progress is not None
+        seconds = self._progress.advance(step, tokens, metrics)
+        if not self.runtime.is_main:
+            return
+        flops = self._flops * tokens
+        self._journals["metrics"].append({"step": step, "tokens": tokens, "flops": flops, **metrics})
+        self._journals["timings"].append(
+            {
+                "step": step,
+                "seconds": seconds,
+                "tokens_per_second": tokens / seconds,
+                "samples_per_second": rows / seconds,
+                "steps_per_second": 1.0 / seconds,
+                "mfu": flops / seconds / self._matrix_rate,
+                "peak_memory_bytes": peak_memory_bytes(self.runtime.device),
+                **clock,
+            }
+        )
+        if step % self.config.metrics.every_steps == 0:
+            for sink in self._sinks:
+                sink.log(dict(metrics), step)
+
+    def sample(self, row: dict[str, Any]) -> None:
+        """One line in samples.jsonl."""
+        if self.runtime.is_main:
+            self._journals["samples"].append(row)
+
+    def maybe_save(
+        self, step: int, num_steps: int, state_of: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]
+    ) -> None:
+        """Save when a checkpoint is due, or a signal asked to stop; in the latter case leave with 130 or 143."""
+        stop = self.runtime.ranks.any(self._interrupts.received is not None)
+        if not (stop or step % self.config.checkpoint.every_steps == 0) or (step >= num_steps and not stop):
+            return
+        tensors, numbers = state_of()
+        for journal in self._journals.values():
+            journal.flush()
+        sizes = {name: self._journals[name].size_bytes for name in JOURNALS} if self.runtime.is_main else {}
+        keep = self.config.checkpoint.keep
+        save_state(self.folder, step, tensors, numbers, sizes, keep=keep, runtime=self.runtime)
+        if stop:
+            self.say(f"\n{self.name}: saved at step {step} of {num_steps}; the same command goes on from here")
+            raise SystemExit(self._interrupts.exit_code)
+
+    def finish(
+        self,
+        kind: Kind,
+        source: Source,
+        write_model: Callable[[Path], None],
+        *,
+        evaluation: Evaluation,
+        data_digests: Mapping[str, str],
+        parents: Mapping[str, Source],
+        facts: Mapping[str, Any],
+    ) -> Path:
+        """Write the model, the evaluation, the manifest (the commit) and the pages; drop the checkpoints."""
+        if self.runtime.is_main:
+            write_model(self.folder / "model")
+            write_evaluation(evaluation, self.folder / "evaluation.json")
+            for journal in self._journals.values():
+                journal.flush()
+            base = source.base
+            write_manifest(
+                self.folder,
+                Manifest(
+                    kind=kind,
+                    stage=self.name,
+                    parents={
+                        role: Parent(path=parent.name, digest=parent.digest) for role, parent in parents.items()
+                    },
+                    config=self.config.model_dump(mode="json"),
+                    data_digests=dict(data_digests),
+                    base=ManifestBase(name=base.name, digest=base.digest, revision=base.revision or ""),
+                    versions=package_versions(),
+                    num_threads=self.runtime.num_threads,
+                    world_size=self.runtime.ranks.world_size,
+                    seed=self.runtime.seed,
+                    wall_seconds=self._seconds_in_all(),
+                    peak_memory_bytes=peak_memory_bytes(self.runtime.device),
+                    facts=dict(facts),
+                ),
+            )
+            write_bytes(self.folder / "README.md", model_card(self.folder).encode())
+            stage_report(self.folder, parents["model"].artifact if "model" in parents else None)
+        self.runtime.ranks.barrier()
+        return self.folder
+
+    def _seconds_in_all(self) -> float:
+        """Training time over all sessions of this stage, from its own timings, plus what this session did besides."""
+        before = _recorded_seconds(self.folder / "timings.jsonl")
+        trained_now = self._progress.seconds if self._progress else 0.0
+        return before + (time.monotonic() - self._started - trained_now)
+
+    @contextmanager
+    def opened(self) -> Iterator["Stage"]:
+        """Hold the folder: lock, journals, sinks, signals."""
+        with ExitStack() as stack:
+            if self.runtime.is_main:
+                stack.enter_context(lock(self.folder))
+                sweep(self.folder)
+                sweep(self.folder / "checkpoints")
+                self._check_identity()
+                for name in (*JOURNALS, "timings"):
+                    self._journals[name] = stack.enter_context(Journal(self.folder / f"{name}.jsonl"))
+                config = self.config.model_dump(mode="json")
+                run = f"{self.folder.parent.name}/{self.folder.name}"
+                self._sinks = open_sinks(self.config.metrics.sinks, run, self.folder, config)
+                for sink in self._sinks:
+                    stack.callback(sink.close)
+            self.runtime.ranks.barrier()
+            stack.enter_context(self._interrupts)
+            yield self
+
+    def _check_identity(self) -> None:
+        """A folder belongs to one configuration, one set of parents and one set of rows."""
+        path = self.folder / IDENTITY
+        if not path.is_file():
+            write_json(path, self._identity)
+            return
+        changed = _differences(orjson.loads(path.read_bytes()), self._identity)
+        if changed:
+            raise UserError(
+                f"this stage was begun with other options or inputs: {'; '.join(changed[:5])}", where=str(self.folder),
+                fix="give the options it was begun with, or another --output",
+            )  # fmt: skip
+
+    def unchanged_and_finished(self) -> bool:
+        """Whether the work is already done; a finished stage with other options is an error."""
+        if not is_finished(self.folder):
+            return False
+        if self.runtime.is_main:
+            self._check_identity()
+            self.say(f"{self.name}: {self.folder} is finished and unchanged, skipped")
+        return True
+
+
+def open_stage(
+    name: str, config: StageConfig, runtime: Runtime, *, parents: Mapping[str, Source], data_digests: Mapping[str, str]
+) -> Stage:
+    """The stage's folder inside `config.output`, and what makes it the same stage next time."""
+    run = Path(config.output)
+    folder = stage_folder(run, name)
+    runtime.ranks.barrier()
+    identity = {
+        "config": config.model_dump(mode="json", exclude={"output"}),
+        "parents": {role: source.digest for role, source in parents.items()},
+        "data": dict(data_digests),
+    }
+    return Stage(name, folder, config, runtime, identity)
+
+
+def _differences(before: Any, now: Any, path: str = "") -> list[str]:  # noqa: ANN401 - JSON
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted({*before, *now})
+        return [text for key in keys for text in _differences(before.get(key), now.get(key), f"{path}.{key}")]
+    if before == now:
+        return []
+    return [f"{path.lstrip('.').removeprefix('config.')} {_short(before)} -> {_short(now)}"]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:12] + ".."
+
+
+def _recorded_seconds(path: Path) -> float:
+    """Sum over the steps; of a step done twice (before and after a kill) the last counts."""
+    rows = [orjson.loads(line) for line in path.read_bytes().splitlines() if line]
+    return sum({row["step"]: row["seconds"] for row in rows}.values())
