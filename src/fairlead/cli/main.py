@@ -6,6 +6,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import App, CycloptsError
 
@@ -93,7 +94,7 @@ def explain(problem: BaseException, words: Sequence[str]) -> ExitCode:
 def main() -> None:
     """The installed command. Under torchrun only the first rank speaks; every rank tells its failures."""
     if os.environ.get("RANK", "0") != "0":
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  open until the process ends
     sys.exit(run(sys.argv[1:]))
 
 
