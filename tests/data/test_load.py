@@ -1,0 +1,359 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from fairlead.data.load import kind_of, read_conversations, read_preferences, read_prompts
+from fairlead.errors import UserError
+from fairlead.records import Conversation, Message, Preference, Prompt
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def user(text: str) -> Message:
+    return Message("user", text)
+
+
+def assistant(text: str) -> Message:
+    return Message("assistant", text)
+
+
+def system(text: str) -> Message:
+    return Message("system", text)
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return path
+
+
+CONVERSATIONS = {
+    "alpaca": [
+        ({"instruction": "Add.", "input": "1 2", "output": "3"}, (user("Add.\n1 2"), assistant("3"))),
+        (
+            {"instruction": "c", "input": "", "output": "d", "system": "s", "history": [["a", "b"]]},
+            (system("s"), user("a"), assistant("b"), user("c"), assistant("d")),
+        ),
+        ({"instruction": "q", "output": "a", "system": "", "history": None}, (user("q"), assistant("a"))),
+    ],
+    "prompt-completion": [
+        ({"prompt": "q\n", "completion": " a<|endoftext|>"}, (user("q\n"), assistant("a"))),
+        (
+            {"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": " a"}]},
+            (user("q"), assistant(" a")),
+        ),
+    ],
+    "sharegpt": [
+        (
+            {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+            (user("q"), assistant("a")),
+        ),
+        (
+            {
+                "system": "s",
+                "conversations": [{"from": "user", "value": "q"}, {"from": "assistant", "value": "a"}],
+            },
+            (system("s"), user("q"), assistant("a")),
+        ),
+        (
+            {
+                "conversations": [
+                    {"from": "system", "value": "s"},
+                    {"role": "user", "content": "q"},
+                    {"role": "assistant", "content": "a"},
+                ]
+            },
+            (system("s"), user("q"), assistant("a")),
+        ),
+    ],
+    "messages": [
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "q"}, {"type": "text", "value": "r"}]},
+                    {"role": "assistant", "content": "a", "loss_weight": 1.0},
+                    {"role": "user", "content": "b", "loss_weight": 0.0},
+                    {"role": "assistant", "content": "c"},
+                ]
+            },
+            (user("qr"), assistant("a"), user("b"), assistant("c")),
+        ),
+    ],
+}
+
+H = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Who?\n\nAssistant:"
+HH_PROMPT = (user("Hi"), assistant("Hello"), user("Who?"))
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+PREFERENCES = {
+    "hh-rlhf": [({"chosen": H + " Me.", "rejected": H + " Go away.\n"}, HH_PROMPT, ("Me.", "Go away."))],
+    "rm-static": [
+        ({"prompt": H, "response": " Me.", "chosen": " Me.", "rejected": " Go."}, HH_PROMPT, ("Me.", "Go.")),
+    ],
+    "prompt-pair": [
+        ({"prompt": "q", "chosen": "a", "rejected": "b"}, (user("q"),), ("a", "b")),
+        (
+            {"prompt": TURNS[:1], "chosen": [TURNS[1]], "rejected": [{"role": "assistant", "content": "b"}]},
+            (user("q"),),
+            ("a", "b"),
+        ),
+        ({"system": "s", "prompt": "q", "chosen": "a", "rejected": "b"}, (system("s"), user("q")), ("a", "b")),
+    ],
+    "messages-pair": [
+        (
+            {"prompt": "q", "chosen": TURNS, "rejected": [TURNS[0], {"role": "assistant", "content": "b"}]},
+            (user("q"),),
+            ("a", "b"),
+        ),
+        (
+            {"chosen_messages": TURNS, "rejected_messages": [TURNS[0], {"role": "assistant", "content": "b"}]},
+            (user("q"),),
+            ("a", "b"),
+        ),
+    ],
+    "sharegpt-pair": [
+        (
+            {
+                "conversations": [{"from": "human", "value": "q"}],
+                "chosen": {"from": "gpt", "value": "a"},
+                "rejected": {"from": "gpt", "value": "b"},
+            },
+            (user("q"),),
+            ("a", "b"),
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "q"}], "chosen": "a", "rejected": "b"},
+            (user("q"),),
+            ("a", "b"),
+        ),
+    ],
+    "alpaca-ranked": [
+        (
+            {"instruction": "q", "input": "", "output": ["a", "b", "c"], "history": [["x", "y"]]},
+            (user("x"), assistant("y"), user("q")),
+            ("a", "b", "c"),
+        )
+    ],
+    "answers-pair": [({"question": "q", "response_j": "a", "response_k": "b"}, (user("q"),), ("a", "b"))],
+}
+
+PROMPTS = [
+    ({"act": "x", "prompt": "q"}, (user("q"),)),
+    ({"instruction": "q", "input": "r"}, (user("q\nr"),)),
+    ({"prompt": H}, HH_PROMPT),
+    ({"prompt": TURNS[:1]}, (user("q"),)),
+]
+
+
+@pytest.mark.parametrize(
+    ("layout", "row", "expected"), [(k, *case) for k, cases in CONVERSATIONS.items() for case in cases]
+)
+def test_conversations(tmp_path, layout, row, expected):
+    path = write(tmp_path / "rows.jsonl", row)
+    loaded = read_conversations([path])
+    assert loaded.records == (Conversation(expected, f"{path}:1"),)
+    assert loaded.layouts == {str(path): layout}
+    assert loaded.num_rows == 1
+    assert read_prompts([path]).records == (Prompt(expected[:-1], f"{path}:1"),)
+    with pytest.raises(UserError, match="holds conversations") as caught:
+        read_preferences([path])
+    assert caught.value.exit_code == 2
+    assert "fairlead sft" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("layout", "row", "prompt", "responses"), [(k, *case) for k, cases in PREFERENCES.items() for case in cases]
+)
+def test_preferences(tmp_path, layout, row, prompt, responses):
+    path = write(tmp_path / "rows.jsonl", row)
+    loaded = read_preferences([path])
+    assert loaded.records == (Preference(prompt, responses, f"{path}:1"),)
+    assert loaded.layouts == {str(path): layout}
+    assert read_prompts([path]).records == (Prompt(prompt, f"{path}:1"),)
+    assert kind_of(path) == "preferences"
+    with pytest.raises(UserError, match="holds preferences") as caught:
+        read_conversations([path])
+    assert "fairlead reward" in caught.value.fix
+
+
+@pytest.mark.parametrize(("row", "expected"), PROMPTS)
+def test_prompts(tmp_path, row, expected):
+    path = write(tmp_path / "rows.jsonl", row)
+    assert read_prompts([path]).records == (Prompt(expected, f"{path}:1"),)
+    with pytest.raises(UserError, match="holds prompts"):
+        read_conversations([path])
+
+
+def test_messages_that_end_with_the_user_are_prompts(tmp_path):
+    path = write(tmp_path / "rows.jsonl", {"messages": TURNS[:1]})
+    assert read_prompts([path]).records[0].messages == (user("q"),)
+    assert "no answer to learn" in read_conversations([path], max_reject_rate=1).rejections[0].reason
+
+
+def test_labelled_answers_are_not_taken_for_good_ones(tmp_path):
+    path = write(tmp_path / "rows.jsonl", {"messages": TURNS, "label": False})
+    with pytest.raises(UserError, match="labelled answers"):
+        read_conversations([path])
+    assert read_prompts([path]).records[0].messages == (user("q"),)
+
+
+def turns(*roles_and_texts):
+    return {"messages": [{"role": role, "content": text} for role, text in roles_and_texts]}
+
+
+GOOD = turns(("user", "q"), ("assistant", "a"))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (turns(("user", "q"), ("assistant", " \n")), "assistant turn is empty"),
+        (turns(("user", ""), ("assistant", "a")), "user turn is empty"),
+        (turns(("user", "q"), ("gpt2", "a")), "unknown role 'gpt2'"),
+        (turns(("user", "q"), (["x"], "a")), "unknown role"),
+        (turns(("user", "q"), ("user", "r"), ("assistant", "a")), "out of order: turn 2 is user, expected assistant"),
+        (turns(("assistant", "a"), ("user", "q"), ("assistant", "a")), "out of order: turn 1"),
+        (turns(("user", "q"), ("system", "s"), ("assistant", "a")), "out of order"),
+        (turns(("user", "q"), ("assistant", "a"), ("user", "r")), "no answer to learn"),
+        (turns(("system", "s")), "no user turn"),
+        (turns(("user", "q\0"), ("assistant", "a")), "NUL"),
+        (turns(("user", "q"), ("assistant", 7)), "should be text and is a int"),
+        ({"messages": "hello"}, "`messages` should be a list and is a str"),
+        ({"messages": ["hello"]}, "a turn should be an object"),
+        ({"messages": []}, "no user turn"),
+        ({"messages": None, "x": 1}, "is missing"),
+        ({"instruction": "q", "output": "a"}, "looks like alpaca, the file is messages"),
+        ({"messages": [*TURNS[:1], {"role": "assistant", "content": "a", "weight": 0}]}, "weight other than 1"),
+        ({"messages": [*TURNS[:1], {"role": "assistant", "content": "", "tool_calls": [{}]}]}, "tool calls"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}, TURNS[1]]}, "only text parts"),
+        ('{"messages": [', "not JSON"),
+    ],
+)
+def test_unusable_conversations_are_rejected_with_line_and_reason(tmp_path, row, reason):
+    path = write(tmp_path / "rows.jsonl", GOOD, GOOD, row, GOOD)
+    loaded = read_conversations([path], rejects=tmp_path / "out" / "rejects.jsonl", max_reject_rate=0.25)
+    assert len(loaded.records) == 3
+    assert loaded.num_rows == 4
+    (rejection,) = loaded.rejections
+    assert (rejection.path, rejection.line) == (str(path), 3)
+    assert reason in rejection.reason
+    written = [json.loads(line) for line in (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()]
+    assert written == [{"path": str(path), "line": 3, "reason": rejection.reason}]
+
+
+HH, RANKED = PREFERENCES["hh-rlhf"][0][0], PREFERENCES["alpaca-ranked"][0][0]
+PAIR = {"prompt": "q", "chosen": "a", "rejected": "b"}
+
+
+@pytest.mark.parametrize(
+    ("good", "row", "reason"),
+    [
+        (PAIR, {**PAIR, "rejected": "a "}, "the same"),
+        (PAIR, {**PAIR, "rejected": ""}, "a response is empty"),
+        (PAIR, {**PAIR, "chosen": 3}, "should be an object"),
+        (PAIR, {"prompt": "q", "chosen": "a"}, "`rejected` is missing"),
+        (PAIR, {**PAIR, "chosen": {"role": "user", "content": "x"}}, "should be an answer and is a user turn"),
+        (RANKED, {"instruction": "q", "output": ["a"]}, "at least two responses"),
+        (RANKED, {"instruction": "q", "output": ["a", "b", "a"]}, "the same"),
+        (
+            HH,
+            {"chosen": H + " a", "rejected": H.replace("Hi", "Ho") + " b"},
+            "different prompts",
+        ),
+        (HH, {"chosen": "Hi", "rejected": H + " b"}, "does not begin with"),
+        (HH, {"chosen": H, "rejected": H + " b"}, "chosen does not end with an answer"),
+        (
+            HH,
+            {"chosen": "\n\nHuman: a", "rejected": "\n\nHuman: a"},
+            "chosen does not end with an answer",
+        ),
+    ],
+)
+def test_unusable_preferences_are_rejected(tmp_path, good, row, reason):
+    path = write(tmp_path / "rows.jsonl", good, row, good)
+    loaded = read_preferences([path], max_reject_rate=0.5)
+    assert len(loaded.records) == 2
+    assert reason in loaded.rejections[0].reason
+    assert loaded.rejections[0].line == 2
+
+
+def test_too_many_rejections_stop_the_run_after_writing_them(tmp_path):
+    path = write(tmp_path / "rows.jsonl", *[GOOD] * 97, "{", "{", turns(("user", "q")))
+    assert read_conversations([path], max_reject_rate=0.03).num_rows == 100
+    with pytest.raises(UserError, match="3 of 100 rows cannot be used") as caught:
+        read_conversations([path], rejects=tmp_path / "rejects.jsonl", max_reject_rate=0.029)
+    error = caught.value
+    assert error.exit_code == 65
+    assert error.where == f"{path}:98"
+    assert "2 × not JSON" in error.got
+    assert "rejects.jsonl" in error.fix
+    assert len((tmp_path / "rejects.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_layout_of_most_rows_is_the_file_s(tmp_path):
+    path = write(tmp_path / "rows.jsonl", {"instruction": "q"}, *[{"instruction": "q", "output": "a"}] * 3)
+    loaded = read_conversations([path], max_reject_rate=0.5)
+    assert loaded.layouts == {str(path): "alpaca"}
+    assert "`output` is missing" in loaded.rejections[0].reason
+
+
+def test_an_unknown_layout_names_the_keys_and_the_known_ones(tmp_path):
+    path = write(tmp_path / "rows.jsonl", {"frage": "q", "antwort": "a"})
+    with pytest.raises(UserError, match="layout of the rows is not known") as caught:
+        read_conversations([path])
+    assert "'frage', 'antwort'" in caught.value.got
+    assert "alpaca (instruction, input, output)" in caught.value.want
+    assert caught.value.exit_code == 65
+
+
+def test_files_without_rows(tmp_path):
+    (tmp_path / "none.json").write_text("[]")
+    (tmp_path / "none.csv").write_text("instruction,output\n")
+    for name in ("none.json", "none.csv"):
+        with pytest.raises(UserError, match="holds no rows") as caught:
+            read_conversations([tmp_path / name])
+        assert caught.value.exit_code == 66
+    path = write(tmp_path / "broken.jsonl", "{", "{")
+    with pytest.raises(UserError, match="2 of 2 rows"):
+        read_conversations([path])
+    with pytest.raises(UserError, match="no row can be read"):
+        kind_of(path)
+
+
+def test_several_files_and_a_csv(tmp_path):
+    a = write(tmp_path / "a.csv", "instruction,input,output", "Add.,1 2,3", "Say.,,=cmd()")
+    b = write(tmp_path / "b.jsonl", GOOD)
+    loaded = read_conversations([tmp_path])
+    assert [r.messages[-1].content for r in loaded.records] == ["3", "=cmd()", "a"]
+    assert [r.source for r in loaded.records] == [f"{a}:2", f"{a}:3", f"{b}:1"]
+    assert set(loaded.digests) == {str(a), str(b)}
+    assert all(len(d) == 64 for d in loaded.digests.values())
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
+@pytest.mark.parametrize(
+    ("name", "read", "num_records", "num_rejected"),
+    [
+        ("sft/alpaca_en_demo.json", read_conversations, 799, 0),
+        ("sft/alpaca_zh_demo.json", read_conversations, 800, 0),
+        ("sft/oaast_sft_zh.json", read_conversations, 766, 0),
+        ("sft/fastchat_dummy_conversation.json", read_conversations, 500, 0),
+        ("sft/medical_sharegpt_zh_1k.jsonl", read_conversations, 1000, 0),
+        ("sft/sharegpt_zh_1k.jsonl", read_conversations, 793, 7),
+        ("sft/colossalchat_lora_sft_data.jsonl", read_conversations, 10, 0),
+        ("sft/v1_sft_demo.jsonl", read_conversations, 500, 0),
+        ("sft/prompt_completion/glue_qqp_duplicate.jsonl", read_conversations, 200, 0),
+        ("preference/dpo_en_demo.json", read_preferences, 240, 0),
+        ("preference/dpo_zh_500.jsonl", read_preferences, 400, 0),
+        ("preference/hh_rlhf_harmless_base_test.jsonl.gz", read_preferences, 1851, 11),
+        ("preference/oaast_rm_zh.json", read_preferences, 709, 6),
+        ("preference/v1_dpo_demo.jsonl", read_preferences, 10, 0),
+        ("preference/stackexchange/stack_exchange_paired_tiny.json", read_preferences, 25, 0),
+        ("prompts/awesome_chatgpt_prompts_2col.csv", read_prompts, 152, 0),
+        ("prompts/awesome_chatgpt_prompts_5col.csv", read_prompts, 847, 0),
+        ("prompts/instructionwild_v2_user_2.jsonl", read_prompts, 246, 2),
+    ],
+)
+def test_real_files(name, read, num_records, num_rejected):
+    loaded = read([SHARED / name])
+    assert (len(loaded.records), len(loaded.rejections)) == (num_records, num_rejected)
