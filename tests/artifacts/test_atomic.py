@@ -3,6 +3,7 @@ import os
 import shutil
 
 import pytest
+from safetensors import SafetensorError
 
 from fairlead.artifacts import atomic
 from fairlead.errors import ExitCode, UserError
@@ -124,6 +125,15 @@ def test_a_file_in_the_way_is_explained(tmp_path):
         with pytest.raises(UserError, match="a file is in the way") as caught:
             write()
         assert caught.value.exit_code == ExitCode.IO
+
+
+def test_errors_of_rust_writers_are_explained(tmp_path):
+    explained = atomic.explain_disk_errors(tmp_path, 2000)
+    with pytest.raises(UserError, match=r"disk full: needs 2\.0 KB, has ") as caught, explained:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert caught.value.exit_code == ExitCode.IO
+    with pytest.raises(SafetensorError), atomic.explain_disk_errors(tmp_path):
+        raise SafetensorError("invalid shape")
 
 
 def test_other_errors_pass_unchanged(tmp_path):

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead.artifacts.checkpoints import differences, last_step, latest_checkpoint, save_checkpoint
@@ -30,6 +30,7 @@ def test_round_trip(tmp_path):
     assert (path / "model" / "weights.safetensors").read_bytes() == b"weights of 40"
 
 
+@settings(max_examples=15)  # each saves up to six times, with all its fsyncs
 @given(st.lists(st.integers(1, 2_000_000), unique=True, min_size=1, max_size=6).map(sorted), st.integers(2, 4))
 def test_the_newest_are_kept(tmp_path_factory, steps, keep):
     folder = tmp_path_factory.mktemp("run")

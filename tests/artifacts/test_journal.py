@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead.artifacts.journal import Journal, last_row, read
@@ -11,6 +11,7 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 ROWS = st.lists(st.dictionaries(st.text(max_size=5), FLOATS | st.text(max_size=9) | st.integers(-9, 9)), max_size=6)
 
 
+@settings(max_examples=40)
 @given(ROWS)
 def test_rows_come_back_and_equal_rows_give_equal_bytes(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("journal")
