@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options_page
+from fairlead.config.journey import JourneyConfig
 from fairlead.config.stages import DpoConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig
 from fairlead.errors import ExitCode
 
@@ -17,6 +18,7 @@ VERBS = {
     "dpo": DpoConfig,
     "eval": EvalConfig,
     "chat": ChatConfig,
+    "run": JourneyConfig,
 }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options
+from fairlead.config.journey import JourneyConfig
 from fairlead.config.stages import DpoConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +17,7 @@ VERBS = {
     "ppo": PpoConfig,
     "eval": EvalConfig,
     "chat": ChatConfig,
+    "run": JourneyConfig,
 }
 
 
@@ -25,6 +27,7 @@ def surface():
         f"{verb} {option.path} <{option.kind}> = {option.default}"
         for verb, model in VERBS.items()
         for option in options(model)
+        if option.path.partition(".")[0] not in VERBS  # a journey's stage has the options of its verb
     ]
 
 

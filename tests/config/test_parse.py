@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.config.document import options, show_value
+from fairlead.config.journey import JourneyConfig, SplitConfig
 from fairlead.config.parse import did_you_mean, load, parse_mapping, read_recipe
 from fairlead.config.stages import DpoConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig
 from fairlead.errors import ExitCode, UserError
@@ -167,6 +168,21 @@ def test_recipe_that_is_not_there(tmp_path):
     assert caught.value.exit_code == ExitCode.MISSING_INPUT
     with pytest.raises(UserError, match="folder"):
         read_recipe(tmp_path)
+
+
+def test_a_section_with_nothing_in_it_takes_its_defaults_and_null_leaves_it_out(tmp_path):
+    journey = load(JourneyConfig, recipe(tmp_path, "sft:\nreward: null\ndpo: {}\nsplit:  # to be written\n"), [])
+    assert (journey.sft, journey.reward, journey.dpo, journey.split) == (SftConfig(), None, DpoConfig(), SplitConfig())
+    assert load(SftConfig, recipe(tmp_path, "batch:\nmodel:\n  revision:\n"), []) == SftConfig()
+
+
+def test_overrides_of_stages_of_a_journey(tmp_path):
+    path = recipe(tmp_path, "sft: {num_epochs: 3}\nreward: null\n")
+    journey = load(JourneyConfig, path, ["sft.optim.lr=1e-5", "reward.loss=log_exp", "--sft.data", "a"])
+    assert (journey.sft.num_epochs, journey.sft.optim.lr, journey.reward.loss) == (3, 1e-5, "log_exp")
+    assert load(JourneyConfig, path, ["sft=null"]).sft is None
+    assert mistake(tmp_path, "sft:\n  optim: {lrr: 1}\n", JourneyConfig).fix == "did you mean sft.optim.lr?"
+    assert wrong_words("sft.optim.lrr=1", model=JourneyConfig).fix == "did you mean sft.optim.lr?"
 
 
 def test_mistakes_on_the_command_line():

@@ -116,6 +116,10 @@ def options_page(models: dict[str, type[BaseModel]]) -> str:
         parts += ["", f"## fairlead {verb}", "", _first_line(model)]
         for group in option_groups(model):
             title = group.path or "General"
+            if group.path.partition(".")[0] in models:  # a journey's stage has the options of its verb
+                if group.path in models:
+                    parts += ["", f"`{title}`: the options of `fairlead {title}`. {group.help}"]
+                continue
             key = (group.path, group.options)
             if group.path and key in seen:
                 parts += ["", f"`{title}`: as for `{seen[key]}`."]

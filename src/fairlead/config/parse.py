@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from fairlead.config.document import is_list, option_groups, options, section_of, show_value
 from fairlead.errors import ExitCode, UserError
@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Keys = tuple[str | int, ...]
 
 SHORT_OPTIONS = {"data": "data.train", "model": "model.name"}
-"""`--data X` is `--data.train X`, wherever `data` is a section."""
+"""`--data X` is `--data.train X`, wherever `data` is a section; in a journey also `--sft.data X`."""
 
 _FOREIGN_NAMES = {
     "learning_rate": "optim.lr",
@@ -49,11 +49,16 @@ _PLAIN = {"tuple_type": "a list", "model_type": "a section of options", "bool_ty
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The values of a recipe with the place of each key: `recipe.yaml:12`, or `command line`."""
+    """The values of a recipe with the place of each key: `recipe.yaml:12`, or `command line`.
+
+    `empty` holds the keys with nothing behind the colon, which YAML cannot tell from `null`: a section written so takes
+    its defaults.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[Keys, str] = field(default_factory=dict)
     name: str = "configuration"
+    empty: set[Keys] = field(default_factory=set)
 
     def place(self, keys: Keys) -> str:
         """Where the key, or the nearest parent that was written, stands."""
@@ -115,22 +120,23 @@ def read_recipe(path: Path) -> Recipe:
             want="lines such as `num_epochs: 2`",
             fix="see recipes/ for examples",
         )
-    places: dict[Keys, str] = {}
-    _note_lines(root, (), str(path), places, set())
-    return Recipe(values, places, str(path))
+    recipe = Recipe(values, name=str(path))
+    _note_lines(recipe, root, (), set())
+    return recipe
 
 
 def with_overrides(model_class: type[BaseModel], recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     """Lay the options of the command line over a recipe; the recipe itself stays as it is."""
     values, places = _copy(recipe.values), dict(recipe.places)
+    for keys in recipe.empty:
+        if section_of(_annotation(model_class, keys)) is not None:
+            _parent(values, keys)[keys[-1]] = {}
     given: set[Keys] = set()
     for written, text in split_overrides(overrides):
         keys = _resolve(model_class, written)
         annotation = _annotation(model_class, keys)
         value = _parse_value(annotation, text, written)
-        section = values
-        for key in keys[:-1]:
-            section = section.setdefault(key, {}) if isinstance(section, dict) else {}
+        section = _parent(values, keys)
         if not isinstance(section, dict):
             raise UserError(
                 f"{'.'.join(keys[:-1])} is no section in the recipe, so {written} cannot be set",
@@ -215,29 +221,42 @@ def _syntax_error(path: Path, problem: MarkedYAMLError) -> UserError:
     return UserError(f"{what}\n{snippet}" if snippet else what, where=where, fix=fix)
 
 
-def _note_lines(node: Node | None, keys: Keys, name: str, places: dict[Keys, str], seen: set[int]) -> None:
+def _note_lines(recipe: Recipe, node: Node | None, keys: Keys, seen: set[int]) -> None:
+    """Fill in the place of every key below a node."""
     if node is None or id(node) in seen:  # an alias: the first place is the one to mend
         return
     seen.add(id(node))
     match node:
         case MappingNode():
             for key, value in node.value:
-                places[*keys, str(key.value)] = f"{name}:{key.start_mark.line + 1}"
-                _note_lines(value, (*keys, str(key.value)), name, places, seen)
+                recipe.places[*keys, str(key.value)] = f"{recipe.name}:{key.start_mark.line + 1}"
+                _note_lines(recipe, value, (*keys, str(key.value)), seen)
         case SequenceNode():
             for index, value in enumerate(node.value):
-                places[*keys, index] = f"{name}:{value.start_mark.line + 1}"
-                _note_lines(value, (*keys, index), name, places, seen)
+                recipe.places[*keys, index] = f"{recipe.name}:{value.start_mark.line + 1}"
+                _note_lines(recipe, value, (*keys, index), seen)
+        case ScalarNode(value="", style=None):
+            recipe.empty.add(keys)
         case _:
             pass
+
+
+def _parent(values: Any, keys: Keys) -> Any:
+    """The section that holds a key, made where there is none; something else where the recipe wrote something else."""
+    for key in keys[:-1]:
+        if not isinstance(values, dict):
+            return None
+        if values.get(key) is None:
+            values[key] = {}
+        values = values[key]
+    return values
 
 
 def _resolve(model_class: type[BaseModel], written: str) -> tuple[str, ...]:
     """A written option to its keys; unknown ones are refused with the nearest name."""
     keys = tuple(written.split("."))
-    top = model_class.model_fields.get(written)
-    if written in SHORT_OPTIONS and top is not None and section_of(top.annotation) is not None:
-        keys = tuple(SHORT_OPTIONS[written].split("."))
+    if keys[-1] in SHORT_OPTIONS and section_of(_annotation(model_class, keys)) is not None:
+        keys = (*keys[:-1], *SHORT_OPTIONS[keys[-1]].split("."))
     if _annotation(model_class, keys) is None:
         near = did_you_mean(model_class, written)
         raise UserError(
@@ -248,7 +267,7 @@ def _resolve(model_class: type[BaseModel], written: str) -> tuple[str, ...]:
     return keys
 
 
-def _annotation(model_class: type[BaseModel], keys: Sequence[str]) -> Any:
+def _annotation(model_class: type[BaseModel], keys: Keys) -> Any:
     """The type of an option, None when there is no such option. Inside a free mapping everything is allowed."""
     section: type[BaseModel] = model_class
     for depth, key in enumerate(keys):
