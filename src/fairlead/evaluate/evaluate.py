@@ -20,16 +20,17 @@ from fairlead.data.language import is_chinese
 from fairlead.data.load import read_conversations, read_preferences, read_prompts
 from fairlead.data.starter import resolve_paths
 from fairlead.errors import UserError
-from fairlead.evaluate import probes
 from fairlead.evaluate.card import model_card
 from fairlead.evaluate.likelihood import measure_likelihoods
 from fairlead.evaluate.preference_accuracy import measure_preferences
+from fairlead.evaluate.probes import measure
 from fairlead.evaluate.report import stage_report
 from fairlead.evaluate.summary import (
     CHINESE_REPLIES,
     ENGLISH_REPLIES,
     Answer,
     Evaluation,
+    Probes,
     StageSummary,
     compare_rewards,
     sequence_kl,
@@ -193,8 +194,8 @@ class _Bench:
         child = self._sample("policy", prompts)
         before = self._sample("parent", prompts) if "parent" in self.roles.roles else None
         found = {
-            "probes": probes.measure([r.tokens for r in child], [r.finished for r in child]),
-            "parent_probes": probes.measure([r.tokens for r in before], [r.finished for r in before]) if before else None,
+            "probes": self._probes(child),
+            "parent_probes": self._probes(before) if before else None,
         }
         scores = parent_scores = None
         if "reward" in self.roles.roles:
@@ -216,6 +217,11 @@ class _Bench:
         from dataclasses import replace
 
         return replace(evaluation, answers=tuple(answers), **found)
+
+    def _probes(self, responses: Sequence[Response]) -> Probes:
+        ends = self.template.end_token_ids
+        rows = [tuple(token for token in response.tokens if token not in ends) for response in responses]
+        return measure(rows, [response.finished for response in responses])
 
     def _text(self, prompt: Sequence[int]) -> str:
         return self.template.decode(prompt)

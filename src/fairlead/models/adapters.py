@@ -46,6 +46,7 @@ def stored_adapter(folder: Path, *, dropout: float) -> PeftLoraConfig:
 
 def add_adapter(backbone: PreTrainedModel | PeftModel, name: str, config: PeftLoraConfig) -> PeftModel:
     """Put one more adapter on the base, in the base's dtype (PEFT's float32 default casts every activation)."""
+    config.base_model_name_or_path = backbone.name_or_path  # peft wants the name it was loaded by; see write_adapter
     if isinstance(backbone, PeftModel):
         backbone.add_adapter(name, config, autocast_adapter_dtype=False)
         return backbone

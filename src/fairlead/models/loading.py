@@ -1,11 +1,13 @@
 """Loading weights and tokenizers from a checked folder, and probing whether rows may be packed."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from fairlead.artifacts.model_folder import check_model_folder
 from fairlead.batches import PackedBatch
@@ -15,6 +17,12 @@ from fairlead.errors import ExitCode, UserError
 from fairlead.models import attention
 from fairlead.models.forward import hidden_states
 from fairlead.models.sources import resolve
+
+
+# Our own lines say what is loaded; the library's bars and hints would drown them.
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # peft's call
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,47 @@
+"""`fairlead demo`: the shipped journey on starter assets, whole or quick, with or without the DPO branch."""
+
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from fairlead.config.journey import JourneyConfig
+from fairlead.config.parse import load
+from fairlead.data.starter import fetch
+from fairlead.evaluate.report import STARTER_NOTE
+from fairlead.pipeline.run import run_config
+from fairlead.runtime.environment import cache_folder
+
+QUICK = (
+    "split.sft=40", "split.preference=32", "split.ppo=48", "split.held_out=16", "sft.num_epochs=1",
+    "ppo.num_iterations=3", "ppo.prompts_per_iteration=16", "ppo.mini_batch_size=8", "reward.num_epochs=1",
+)  # fmt: skip
+DPO = (
+    "dpo.model.name=@sft", "dpo.data.train=@replies/train.jsonl", "dpo.data.held_out=@replies/held_out.jsonl",
+    "dpo.data.max_length=256", "dpo.optim.lr=1e-4", "dpo.add_end_token=false", "dpo.num_epochs=1",
+)  # fmt: skip
+
+
+def run_demo(
+    *, output: str, quick: bool, branches: Sequence[str], overrides: Sequence[str], dry_run: bool
+) -> Path:
+    """Fetch the starter assets if they are not there, then run the journey; returns the run's folder."""
+    fetch(cache_folder(), say=_say)
+    changes = [*(QUICK if quick else ()), *(DPO if "dpo" in branches else ()), f"output={output}", *overrides]
+    journey = load(JourneyConfig, shipped_recipe("demo"), changes)
+    run = run_config(journey.model_copy(update={"notes": (STARTER_NOTE, *journey.notes)}), dry_run=dry_run)
+    if not dry_run:
+        _say(f"\nTalk to it:  fairlead chat {run}\nLook at it:  {run / 'report.html'}")
+    return run
+
+
+def shipped_recipe(name: str) -> Path:
+    """A recipe that comes with the package, or with the checkout of an editable install."""
+    package = Path(str(files("fairlead")))
+    return next(
+        path for folder in (package / "recipes", package.parents[1] / "recipes") if (path := folder / f"{name}.yaml").is_file()
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress belongs on the terminal
