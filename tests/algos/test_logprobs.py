@@ -130,6 +130,18 @@ def test_linear_in_bfloat16():
         torch.testing.assert_close(got.float(), other.float(), rtol=2e-2, atol=1e-4)
 
 
+def test_linear_sums_many_chunks_in_float32():
+    """1024 equal targets, one per chunk: a sum kept in bfloat16 stops growing at 256 times the first."""
+    hidden, weight, bias, targets = head(1, dtype=torch.bfloat16)
+    once = torch.autograd.grad(
+        linear_logprobs(hidden, weight, bias, targets, temperature=1.0, chunk=1)[0].sum(), (weight, bias)
+    )
+    rows = hidden.detach().expand(1024, -1)
+    logprobs, _ = linear_logprobs(rows, weight, bias, targets.expand(1024), temperature=1.0, chunk=1)
+    for many, one in zip(torch.autograd.grad(logprobs.sum(), (weight, bias)), once, strict=True):
+        torch.testing.assert_close(many, 1024 * one, rtol=1e-2, atol=0)  # one rounding to 8 bits
+
+
 class Produced(TorchDispatchMode):
     """Shapes of every tensor that any operation makes."""
 

@@ -181,6 +181,12 @@ def test_the_ends_of_the_unit_interval_draw_a_possible_token(options, uniform):
     assert logprobs.isfinite().all()
 
 
+def test_the_smallest_top_p_keeps_the_most_likely_token():
+    logits = torch.randn(50, 1000, generator=torch.Generator().manual_seed(0))  # sums a little off 1 in float32
+    kept = keep_top_p(logits, 1e-9).isfinite()
+    assert torch.equal(kept, logits == logits.amax(-1, keepdim=True))
+
+
 def test_16_bit_logits_are_sampled_in_float32():
     logits, uniforms = draw_logits(4).bfloat16(), draw_uniforms(4)
     got, expected = (next_tokens(x, uniforms, None, **PLAIN) for x in (logits, logits.float()))
