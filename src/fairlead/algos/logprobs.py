@@ -46,7 +46,7 @@ class _LinearLogprobs(torch.autograd.Function):
     """Keeps hidden, weight, bias and targets, all of which exist anyway, and nothing of size V per target."""
 
     @staticmethod
-    def forward(  # noqa: PLR0917 (autograd passes positions)
+    def forward(
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
