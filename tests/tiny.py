@@ -1,9 +1,23 @@
-"""A tiny tokenizer with SmolLM2's chat template and its traps: pad == eos == <|im_end|>, bos == <|im_start|>."""
+"""Tiny random models, and a tiny tokenizer with SmolLM2's chat template and its traps: pad == eos == <|im_end|>."""
 
 from functools import cache
+from pathlib import Path
 
+import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 SMOLLM2_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -48,3 +62,55 @@ def tiny_tokenizer(chat_template: str | None = SMOLLM2_TEMPLATE) -> PreTrainedTo
     )
     tokenizer.chat_template = chat_template
     return tokenizer
+
+
+FAMILIES = ("llama", "llama-untied", "qwen2", "qwen3", "mistral", "gpt2", "opt", "gpt_neox", "bloom")
+PACKABLE = FAMILIES[:-1]
+WINDOW = 8  # tokens that a token of the tiny Mistral sees
+
+
+def tiny_config(family: str) -> PretrainedConfig:
+    """Two layers, width 32, grouped heads where the family has them; some families tied, some not."""
+    wide = {"vocab_size": 320, "hidden_size": 32, "num_attention_heads": 4, "bos_token_id": 1, "eos_token_id": 2}
+    grouped = wide | {"num_hidden_layers": 2, "intermediate_size": 48, "num_key_value_heads": 2}
+    match family:
+        case "llama":
+            return LlamaConfig(**grouped, tie_word_embeddings=True)
+        case "llama-untied":
+            return LlamaConfig(**grouped, tie_word_embeddings=False)
+        case "qwen2":
+            return Qwen2Config(**grouped, tie_word_embeddings=False)
+        case "qwen3":
+            return Qwen3Config(**grouped, head_dim=16, tie_word_embeddings=True)
+        case "mistral":
+            return MistralConfig(**grouped, sliding_window=WINDOW, tie_word_embeddings=False)
+        case "gpt2":
+            return GPT2Config(
+                vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=512, bos_token_id=1, eos_token_id=2
+            )
+        case "opt":  # the embedding is narrower than the layers: the head reads projected states
+            return OPTConfig(**wide, num_hidden_layers=2, ffn_dim=48, word_embed_proj_dim=24, max_position_embeddings=512,
+                             pad_token_id=0)  # fmt: skip
+        case "gpt_neox":
+            return GPTNeoXConfig(**wide, num_hidden_layers=2, intermediate_size=48, tie_word_embeddings=False)
+        case "bloom":
+            return BloomConfig(vocab_size=320, hidden_size=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2)
+    raise AssertionError(family)
+
+
+def tiny_model(folder: Path, family: str = "llama", *, seed: int = 0) -> Path:
+    """A Hugging Face folder of a random model of this family with the tiny tokenizer.
+
+    Biases and norms are moved off their 0 and 1, and matrices are large enough that attention is not uniform.
+    """
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(tiny_config(family)).float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            else:
+                parameter.normal_(0.0, 0.2)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder

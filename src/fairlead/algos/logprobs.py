@@ -56,14 +56,15 @@ class _LinearLogprobs(torch.autograd.Function):
         chunk: int,
     ) -> tuple[Tensor, Tensor]:
         dtype = torch.promote_types(hidden.dtype, torch.float32)
-        logprobs, entropies = (torch.empty(len(targets), dtype=dtype, device=hidden.device) for _ in range(2))
+        logprobs, entropies, totals = (torch.empty(len(targets), dtype=dtype, device=hidden.device) for _ in range(3))
         for start in range(0, len(targets), chunk):
             part = slice(start, start + chunk)
-            logits = upcast(linear(hidden[part], weight, bias)) / temperature
-            distribution = torch.log_softmax(logits, dim=-1)
+            logits = _logits(hidden[part], weight, bias, temperature)
+            totals[part] = logits.logsumexp(dim=-1)
+            distribution = logits.sub_(totals[part, None])  # log-probabilities, in place: V is large
             logprobs[part] = distribution.gather(-1, targets[part, None])[:, 0]
-            entropies[part] = _entropy_of(distribution)
-        ctx.save_for_backward(hidden, weight, bias, targets)
+            entropies[part] = -distribution.exp().mul_(distribution).sum(dim=-1)
+        ctx.save_for_backward(hidden, weight, bias, targets, totals)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
@@ -72,7 +73,7 @@ class _LinearLogprobs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:  # pyrefly: ignore[bad-override]
         grad_logprobs, _ = grad_outputs
-        hidden, weight, bias, targets = ctx.saved_tensors
+        hidden, weight, bias, targets, totals = ctx.saved_tensors
         dtype = grad_logprobs.dtype
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         # Sums over chunks are kept in float32: a bfloat16 sum would lose the small chunks.
@@ -81,7 +82,8 @@ class _LinearLogprobs(torch.autograd.Function):
         for start in range(0, len(targets), ctx.chunk):
             part = slice(start, start + ctx.chunk)
             # d logprob[target] / d logits = (one-hot(target) - softmax) / temperature
-            grad_logits = torch.softmax(upcast(linear(hidden[part], weight, bias)) / ctx.temperature, dim=-1).neg_()
+            logits = _logits(hidden[part], weight, bias, ctx.temperature)
+            grad_logits = logits.sub_(totals[part, None]).exp_().neg_()
             grad_logits.scatter_add_(1, targets[part, None], torch.ones_like(grad_logits[:, :1]))
             grad_logits.mul_(grad_logprobs[part, None] / ctx.temperature)
             if grad_bias is not None:
@@ -99,6 +101,15 @@ class _LinearLogprobs(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    """Tempered logits in float32 (or float64), a fresh tensor; minus infinity becomes the lowest finite number, so that
+    0 times it is 0 in the entropy."""
+    logits = upcast(linear(hidden, weight, bias))
+    if temperature != 1.0:
+        logits.div_(temperature)
+    return logits.clamp_(min=torch.finfo(logits.dtype).min / 2)
 
 
 def _entropy_of(distribution: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:

@@ -19,7 +19,7 @@ def recipe_text(config: Section) -> str:
     return text.getvalue()
 
 
-def _without_none(value: Any) -> Any:  # noqa: ANN401 - YAML
+def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     return [_without_none(item) for item in value] if isinstance(value, list) else value

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from fairlead.algos.kl import kl_k1
 from fairlead.artifacts.atomic import write_text
 from fairlead.artifacts.journal import Journal
@@ -170,10 +168,10 @@ class _Bench:
                 groups[name] = examples
         return groups
 
-    def _likelihoods(self, role: str, groups: dict[str, list[Example]]):  # noqa: ANN202
+    def _likelihoods(self, role: str, groups: dict[str, list[Example]]):
         return measure_likelihoods(self.roles, role, groups, self.config.batch, self.runtime)
 
-    def _preferences(self, digests: dict[str, str]):  # noqa: ANN202
+    def _preferences(self, digests: dict[str, str]):
         role = "reward" if "reward" in self.roles.roles else "policy"
         source = self.reward or self.subject
         end_token = source.kind == "reward" and source.manifest.facts["score_at"] == "end_token"

@@ -37,7 +37,7 @@ def chat(
     if prompt is not None:
         answer(engine, template, (*opening, Message("user", prompt)), sampling, seed=started.seed)
         return
-    print(f"{source.name} ({started.describe()})\n{HELP}", file=sys.stderr)  # noqa: T201
+    print(f"{source.name} ({started.describe()})\n{HELP}", file=sys.stderr)
     _talk(engine, template, opening, sampling, started.seed)
 
 
@@ -68,7 +68,7 @@ def answer(
 ) -> str:
     """Print the answer as it grows; returns its text."""
     tokens: list[int] = []
-    printer = _Printer(template, lambda text: print(text, end="", flush=True))  # noqa: T201
+    printer = _Printer(template, lambda text: print(text, end="", flush=True))
 
     def on_token(_: int, token: int) -> None:
         tokens.append(token)

@@ -23,7 +23,9 @@ def lora_targets(model: PreTrainedModel) -> list[str]:
     """Last names of every linear layer but the language-model head (all-linear, QLoRA's choice)."""
     head = model.get_output_embeddings()
     layers = (nn.Linear, Conv1D)
-    return sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, layers) and m is not head})
+    return sorted(
+        {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, layers) and m is not head}
+    )
 
 
 def fresh_adapter(model: PreTrainedModel, lora: LoraConfig) -> PeftLoraConfig:
@@ -65,8 +67,8 @@ def activate(backbone: PreTrainedModel | PeftModel, name: str | None) -> None:
     """Make one adapter, or none, take part in the next forward. requires_grad is left alone: see roles.py."""
     for module in backbone.modules():
         if isinstance(module, BaseTunerLayer):
-            module._disable_adapters = name is None  # noqa: SLF001 - the public setters also toggle requires_grad
-            module._active_adapter = [name] if name else []  # noqa: SLF001
+            module._disable_adapters = name is None
+            module._active_adapter = [name] if name else []
 
 
 def adapter_parameters(backbone: PeftModel, name: str) -> dict[str, nn.Parameter]:

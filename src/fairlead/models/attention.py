@@ -5,24 +5,118 @@ beside it, transformers builds no masks: which tokens see which follows from `se
 `cache` (slots). A model that ignores the interface is found by the load-time probe (loading.py) and runs padded.
 """
 
+from functools import lru_cache
+from typing import Any, NamedTuple
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 IMPLEMENTATION = "fairlead"
 
 
-def _repeat_heads(states: Float[Tensor, "B K T D"], num_groups: int) -> Float[Tensor, "B H T D"]:
-    """Each key-value head once per query head of its group."""
-    return states if num_groups == 1 else states.repeat_interleave(num_groups, dim=1)
+LONGEST_PLAIN = 1024  # tokens; up to here the scores [T, T] are written out on a CPU, see `_plain`
 
 
-def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
-    """Causal mask [T, T] in which a token sees itself and the `window - 1` tokens before it."""
-    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None, :]
-    return (distance >= 0) & (distance < window)
+class _Group(NamedTuple):
+    """Sequences of similar length that are attended to together, as padded rows."""
+
+    num_rows: int
+    longest: int
+    padded: Int[Tensor, "S*T"]  # the packed token that stands at each place; a place behind the end repeats the last
+    tokens: Int[Tensor, "n"]  # the packed tokens of the group, in order
+    places: Int[Tensor, "n"]  # where each of them stands in the padded rows
+
+
+@lru_cache(maxsize=64)
+def _groups(lengths: tuple[int, ...], device: torch.device) -> tuple[tuple[_Group, ...], Int[Tensor, "N"]]:
+    """Sequences grouped by length within a factor of two, and where each packed token is in the groups laid end to end."""
+    starts = torch.tensor((0, *lengths)).cumsum(0).tolist()
+    by_size: dict[int, list[int]] = {}
+    for sequence, length in enumerate(lengths):
+        by_size.setdefault((length - 1).bit_length(), []).append(sequence)
+    groups = []
+    for members in by_size.values():
+        longest = max(lengths[i] for i in members)
+        padded = torch.cat([torch.arange(longest).clamp(max=lengths[i] - 1) + starts[i] for i in members])
+        tokens = torch.cat([torch.arange(lengths[i]) + starts[i] for i in members])
+        places = torch.cat([torch.arange(lengths[i]) + row * longest for row, i in enumerate(members)])
+        groups.append(_Group(len(members), longest, padded.to(device), tokens.to(device), places.to(device)))
+    order = torch.cat([group.tokens for group in groups]).argsort()
+    return tuple(groups), order
+
+
+class _ToRows(torch.autograd.Function):
+    """Packed [N, ...] to padded rows [S * T, ...]. Places behind an end carry no gradient: no real token sees them."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, group: _Group) -> Tensor:
+        ctx.group, ctx.num_tokens = group, len(states)
+        return states[group.padded]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyrefly: ignore[bad-override]
+        (gradient,) = gradients
+        group = ctx.group
+        out = gradient.new_zeros(ctx.num_tokens, *gradient.shape[1:])
+        return out.index_copy_(0, group.tokens, gradient[group.places]), None
+
+
+class _FromRows(torch.autograd.Function):
+    """Padded rows [S * T, ...] to the group's packed tokens [n, ...]."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: _Group) -> Tensor:
+        ctx.group, ctx.num_places = group, len(rows)
+        return rows[group.places]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyrefly: ignore[bad-override]
+        (gradient,) = gradients
+        out = gradient.new_zeros(ctx.num_places, *gradient.shape[1:])
+        return out.index_copy_(0, ctx.group.places, gradient), None
+
+
+def _mask(longest: int, window: int | None, device: torch.device) -> Bool[Tensor, "T T"]:
+    """Causal: a token sees itself and what stands before it, within the window if there is one."""
+    distance = torch.arange(longest, device=device)[:, None] - torch.arange(longest, device=device)[None, :]
+    seen = distance >= 0
+    return seen if window is None else seen & (distance < window)
+
+
+def _rows_attention(
+    query: Float[Tensor, "S T H D"], key: Float[Tensor, "S T K D"], value: Float[Tensor, "S T K D"],
+    *, scale: float, window: int | None,
+) -> Float[Tensor, "S T H D"]:  # fmt: skip
+    """Causal attention of equally long rows."""
+    longest, num_groups = query.shape[1], query.shape[2] // key.shape[2]
+    window = window if window is not None and window < longest else None
+    q, k, v = (states.transpose(1, 2) for states in (query, key, value))
+    if query.device.type == "cpu" and longest <= LONGEST_PLAIN:
+        return _plain(q, k, v, _mask(longest, window, q.device), scale=scale).transpose(1, 2)
+    if num_groups > 1:
+        k, v = (states.repeat_interleave(num_groups, dim=1) for states in (k, v))
+    mask = None if window is None else _mask(longest, window, q.device)
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale).transpose(1, 2)
+
+
+def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scale: float) -> Tensor:
+    """Attention with its scores written out, for short rows on a CPU.
+
+    torch's CPU flash kernel runs its backward at 2 % of the matrix rate; two batched products, with the query heads of
+    a group as rows over one key head, are 4 times faster forward and backward (experiments/LOG.md, "Attention").
+    """
+    rows, heads, longest, width = query.shape
+    num_groups = heads // key.shape[1]
+    q = query.reshape(rows, key.shape[1], num_groups * longest, width)
+    scores = torch.matmul(q * scale, key.transpose(-1, -2))
+    scores = scores.masked_fill(~mask.repeat(num_groups, 1), -torch.inf)
+    return torch.matmul(torch.softmax(scores, dim=-1), value).reshape(rows, heads, longest, width)
 
 
 def packed_attention(
@@ -35,22 +129,15 @@ def packed_attention(
     window: int | None,
 ) -> Float[Tensor, "1 H N D"]:
     """Causal attention inside each of the sequences laid end to end; none sees another."""
-    num_groups = query.shape[1] // key.shape[1]
+    groups, order = _groups(sequence_lengths, query.device)
+    packed = [states[0].transpose(0, 1) for states in (query, key, value)]  # [N, heads, D]
     pieces = []
-    for q, k, v in zip(*(states.split(list(sequence_lengths), dim=2) for states in (query, key, value)), strict=True):
-        length = q.shape[2]
-        mask = _window_mask(length, window, q.device) if window is not None and length > window else None
-        pieces.append(
-            scaled_dot_product_attention(
-                q,
-                _repeat_heads(k, num_groups),
-                _repeat_heads(v, num_groups),
-                attn_mask=mask,
-                is_causal=mask is None,
-                scale=scale,
-            )
-        )
-    return torch.cat(pieces, dim=2)
+    for group in groups:
+        q, k, v = (_ToRows.apply(s, group).unflatten(0, (group.num_rows, group.longest)) for s in packed)
+        out = _rows_attention(q, k, v, scale=scale, window=window)
+        pieces.append(_FromRows.apply(out.reshape(-1, *out.shape[2:]), group))
+    out = pieces[0] if len(pieces) == 1 else torch.cat(pieces)[order]
+    return out.transpose(0, 1)[None]
 
 
 def slot_attention(

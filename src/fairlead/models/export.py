@@ -53,7 +53,7 @@ def export(artifact: Path, folder: Path) -> float:
             exit_code=ExitCode.INTERNAL,
         )  # fmt: skip
     with new_folder(folder) as fresh:
-        merged.config._attn_implementation = None  # noqa: SLF001 - ours is not part of the model
+        merged.config._attn_implementation = None
         merged.to(torch.bfloat16).save_pretrained(fresh)
         copy_tokenizer(source.base.folder, fresh)
         again = AutoModelForCausalLM.from_pretrained(fresh, dtype=torch.float32, local_files_only=True)

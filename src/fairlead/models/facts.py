@@ -29,7 +29,11 @@ def model_facts(name: str) -> ModelFacts:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     targets = set(lora_targets(model))
-    adapted = [m for n, m in model.named_modules() if n.rsplit(".", 1)[-1] in targets and getattr(m, "weight", None) is not None]
+    adapted = [
+        m
+        for n, m in model.named_modules()
+        if n.rsplit(".", 1)[-1] in targets and getattr(m, "weight", None) is not None
+    ]
     widths = [tuple(m.weight.shape) for m in adapted]
     matrices = {id(p): p.numel() for p in model.parameters() if p.ndim == 2}
     return ModelFacts(

@@ -31,7 +31,9 @@ def next_hidden_states(decoder: nn.Module, batch: PackedBatch, cache: AnyCache) 
 
     The first call brings whole prompts, every later one a single token per row (`batch.lengths` all 1).
     """
-    return _next_in_slots(decoder, batch, cache) if isinstance(cache, SlotCache) else _next_padded(decoder, batch, cache)
+    return (
+        _next_in_slots(decoder, batch, cache) if isinstance(cache, SlotCache) else _next_padded(decoder, batch, cache)
+    )
 
 
 def _next_in_slots(decoder: nn.Module, batch: PackedBatch, cache: SlotCache) -> Float[Tensor, "S D"]:
@@ -67,9 +69,7 @@ def _next_padded(decoder: nn.Module, batch: PackedBatch, cache: PaddedCache) -> 
     if "position_ids" in inspect.signature(decoder.forward).parameters:
         position_ids = (cache.mask.cumsum(1) - 1).clamp(min=0)
         positions["position_ids"] = position_ids[:, -rows.shape[1] :]
-    out = decoder(
-        input_ids=rows, attention_mask=cache.mask, past_key_values=cache.states, use_cache=True, **positions
-    )
+    out = decoder(input_ids=rows, attention_mask=cache.mask, past_key_values=cache.states, use_cache=True, **positions)
     return out.last_hidden_state[:, -1]
 
 

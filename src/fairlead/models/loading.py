@@ -18,7 +18,6 @@ from fairlead.models import attention
 from fairlead.models.forward import hidden_states
 from fairlead.models.sources import resolve
 
-
 # Our own lines say what is loaded; the library's bars and hints would drown them.
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()

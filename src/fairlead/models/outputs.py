@@ -16,7 +16,7 @@ from fairlead.runtime.start import Runtime
 
 
 def forward_batches(num_tokens: Sequence[int], batch: BatchConfig, runtime: Runtime) -> list[list[int]]:
-    """Row indices of this rank's forward passes; every rank runs equally many (a repeated one is dropped by `by_row`)."""
+    """Row indices of this rank's forward passes; every rank runs equally many (`by_row` drops repeated ones)."""
     bins = pack(num_tokens, batch.micro_batch_tokens) if runtime.fast else [[i] for i in range(len(num_tokens))]
     bins += [bins[0]] * (-len(bins) % runtime.ranks.world_size)
     return bins[runtime.ranks.rank :: runtime.ranks.world_size]

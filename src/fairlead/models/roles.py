@@ -23,7 +23,7 @@ from fairlead.models.forward import hidden_states, next_hidden_states
 from fairlead.models.kv_cache import AnyCache
 from fairlead.models.loading import decoder_of
 
-LOGITS_CHUNK = 256  # targets whose logits exist at once: [256, V] in fp32 is 50 MB at 49k tokens
+LOGITS_CHUNK = {"cpu": 64, "cuda": 1024}  # targets whose logits exist at once; on a CPU they should fit its cache
 
 
 class TokenLogprobs(NamedTuple):
@@ -91,7 +91,7 @@ class Roles(nn.Module):
         if spec.output == "logprobs":
             logprobs, entropy = linear_logprobs(
                 hidden[batch.targets - 1], output_layer.weight, output_layer.bias, batch.input_ids[batch.targets],
-                temperature=temperature, chunk=LOGITS_CHUNK,
+                temperature=temperature, chunk=LOGITS_CHUNK[hidden.device.type],
             )  # fmt: skip
             self._expect_backward(role, logprobs)
             return TokenLogprobs(logprobs, entropy)
@@ -136,7 +136,7 @@ class Roles(nn.Module):
     def units(self) -> Iterator[nn.Module]:
         """The layers that sharding gathers one at a time."""
         for name in self.backbones:
-            kinds = set(self._causal_lm(name)._no_split_modules or ())  # noqa: SLF001 - transformers' list of such layers
+            kinds = set(self._causal_lm(name)._no_split_modules or ())
             yield from (module for module in self.backbones[name].modules() if type(module).__name__ in kinds)
 
     def trainable_fraction(self, role: str) -> float:

@@ -73,7 +73,8 @@ def resolve(name: str, *, revision: str | None = None) -> Source:
         return Source(name, BaseWeights(name, path, sha256_folder(path)))
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise UserError(
-            "there is no such model", where=name, want=f"a folder, a hub id (owner/name) or {', '.join(STARTER_MODELS)}",
+            "there is no such model", where=name,
+            want=f"a folder, a hub id (owner/name) or {', '.join(STARTER_MODELS)}",
             fix="check the path, or leave --model away to use the starter model", exit_code=ExitCode.MISSING_INPUT,
         )  # fmt: skip
     return Source(name, _hub(name, revision))

@@ -17,7 +17,7 @@ from fairlead.data.load import read_conversations
 from fairlead.data.split import split_by_prompt, split_digest
 from fairlead.data.starter import resolve_paths
 from fairlead.generate.engine import Engine
-from fairlead.models.build import add_frozen, ready
+from fairlead.models.build import add_frozen
 from fairlead.models.loading import load_tokenizer
 from fairlead.models.roles import Roles
 from fairlead.models.sources import resolve

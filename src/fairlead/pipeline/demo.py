@@ -22,9 +22,7 @@ DPO = (
 )  # fmt: skip
 
 
-def run_demo(
-    *, output: str, quick: bool, branches: Sequence[str], overrides: Sequence[str], dry_run: bool
-) -> Path:
+def run_demo(*, output: str, quick: bool, branches: Sequence[str], overrides: Sequence[str], dry_run: bool) -> Path:
     """Fetch the starter assets if they are not there, then run the journey; returns the run's folder."""
     fetch(cache_folder(), say=_say)
     changes = [*(QUICK if quick else ()), *(DPO if "dpo" in branches else ()), f"output={output}", *overrides]
@@ -39,9 +37,11 @@ def shipped_recipe(name: str) -> Path:
     """A recipe that comes with the package, or with the checkout of an editable install."""
     package = Path(str(files("fairlead")))
     return next(
-        path for folder in (package / "recipes", package.parents[1] / "recipes") if (path := folder / f"{name}.yaml").is_file()
+        path
+        for folder in (package / "recipes", package.parents[1] / "recipes")
+        if (path := folder / f"{name}.yaml").is_file()
     )
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress belongs on the terminal
+    print(text, file=sys.stderr, flush=True)

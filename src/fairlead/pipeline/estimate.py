@@ -1,7 +1,7 @@
 """What a journey will take on this machine: tokens to pass, a timed matrix product, and the time they make together.
 
-The estimate counts matrix work only and divides by the measured rate times a utilisation that was measured once per kind
-of work (experiments/LOG.md, "Estimates"); it is right within a factor of two, which is what a plan needs.
+The estimate counts matrix work only and divides by the measured rate times a utilisation that was measured once per
+kind of work (experiments/LOG.md, "Estimates"); it is right within a factor of two, which is what a plan needs.
 """
 
 from collections.abc import Sequence

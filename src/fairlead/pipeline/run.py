@@ -11,11 +11,11 @@ from fairlead.config.journey import JourneyConfig
 from fairlead.config.parse import load, parse_mapping
 from fairlead.config.section import Section
 from fairlead.config.show import recipe_text
-from fairlead.errors import ExitCode, UserError
+from fairlead.errors import UserError
 from fairlead.evaluate.evaluate import evaluate
 from fairlead.evaluate.report import journey_report
 from fairlead.pipeline.datasets import make_pairs, split_rows
-from fairlead.pipeline.estimate import Estimate, describe, estimate
+from fairlead.pipeline.estimate import describe, estimate
 from fairlead.train.dpo import train_dpo
 from fairlead.train.ppo import train_ppo
 from fairlead.train.reward import train_reward
@@ -46,7 +46,9 @@ def run_config(journey: JourneyConfig, *, dry_run: bool = False) -> Path:
     total = sum(f.seconds for f in foreseen.values())
     for number, name in enumerate(planned, start=1):
         left = sum(foreseen[later].seconds for later in [*planned[number - 1 :], "eval"] if later in foreseen)
-        _say(f"[{number}/{len(planned) + bool(journey.eval)}] {name}: about {left / 60:.0f} of {total / 60:.0f} min left")
+        _say(
+            f"[{number}/{len(planned) + bool(journey.eval)}] {name}: about {left / 60:.0f} of {total / 60:.0f} min left"
+        )
         done.append(_run_stage(journey, name, run))
     if journey.eval is not None:
         _say(f"[{len(planned) + 1}/{len(planned) + 1}] eval: every policy beside its parent, on the same held-out rows")
@@ -73,7 +75,7 @@ def _measure(journey: JourneyConfig, name: str, run: Path) -> Path:
     return evaluate(config)
 
 
-def in_run(journey: JourneyConfig, name: str, run: Path) -> Any:  # noqa: ANN401 - a config of that stage
+def in_run(journey: JourneyConfig, name: str, run: Path) -> Any:
     """The stage's options with `@stage` references as folders of this run, and the journey's machine options."""
     section: Section = getattr(journey, name)
     values = _resolved(section.model_dump(exclude_unset=True), run, f"{name}")
@@ -85,7 +87,7 @@ def in_run(journey: JourneyConfig, name: str, run: Path) -> Any:  # noqa: ANN401
     return parse_mapping(type(section), values, name)
 
 
-def _resolved(value: Any, run: Path, where: str) -> Any:  # noqa: ANN401 - YAML
+def _resolved(value: Any, run: Path, where: str) -> Any:
     if isinstance(value, dict):
         return {key: _resolved(item, run, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -101,4 +103,4 @@ def _resolved(value: Any, run: Path, where: str) -> Any:  # noqa: ANN401 - YAML
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress belongs on the terminal
+    print(text, file=sys.stderr, flush=True)

@@ -16,7 +16,12 @@ from fairlead.runtime.start import Runtime
 
 
 def sample_responses(
-    engine: Engine, prompts: Sequence[tuple[int, ...]], sampling: SamplingConfig, *, seeds: Sequence[int], runtime: Runtime
+    engine: Engine,
+    prompts: Sequence[tuple[int, ...]],
+    sampling: SamplingConfig,
+    *,
+    seeds: Sequence[int],
+    runtime: Runtime,
 ) -> list[Response]:
     """Each rank answers its share of the prompts; every rank gets all responses, in the order of the prompts."""
     ranks = runtime.ranks
@@ -26,7 +31,9 @@ def sample_responses(
     drawn = engine.generate([prompts[i] for i in mine], sampling, seeds=[seeds[i] for i in mine])
     if ranks.world_size == 1:
         return drawn
-    rows = [torch.tensor([*r.tokens, *r.logprobs, r.finished], dtype=torch.float64, device=runtime.device) for r in drawn]
+    rows = [
+        torch.tensor([*r.tokens, *r.logprobs, r.finished], dtype=torch.float64, device=runtime.device) for r in drawn
+    ]
     gathered = ranks.gather_rows(rows)
     return [_response(gathered[i % ranks.world_size][i // ranks.world_size]) for i in range(len(prompts))]
 
@@ -57,9 +64,7 @@ def scored_texts(
     return rows
 
 
-def score_responses(
-    roles: Roles, role: str, texts: Sequence[Example], batch: BatchConfig, runtime: Runtime
-) -> Tensor:
+def score_responses(roles: Roles, role: str, texts: Sequence[Example], batch: BatchConfig, runtime: Runtime) -> Tensor:
     """The reward model's score [B] of each text, fp32."""
     return torch.cat(per_sequence(roles, role, texts, batch, runtime))
 

@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.1) -> float:
-    """Floating-point operations per second of a [1024, 576] x [576, 1536] product, the shape of a small model's layer."""
+    """Floating-point operations per second of a [1024, 576] x [576, 1536] product, a small model's layer."""
     left = torch.randn(1024, 576, device=device, dtype=dtype)
     right = torch.randn(1536, 576, device=device, dtype=dtype)
     for _ in range(3):

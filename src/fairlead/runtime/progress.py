@@ -32,7 +32,7 @@ class Progress:
         terminal = sys.stderr.isatty()
         if self._visible and (terminal or last or now - self._shown_at > SECONDS_BETWEEN_LINES):
             self._shown_at = now
-            print(  # noqa: T201 - the progress line
+            print(
                 ("\r\033[K" if terminal else "") + self._line(step, metrics),
                 end="\n" if last or not terminal else "", file=sys.stderr, flush=True,
             )  # fmt: skip

@@ -105,5 +105,3 @@ def copy_into(target: Tensor, source: Tensor) -> None:
         if isinstance(target, DTensor):
             source = distribute_tensor(source.to(target.device), target.device_mesh, target.placements)
         target.copy_(source)
-
-

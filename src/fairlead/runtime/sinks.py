@@ -57,7 +57,7 @@ class _TensorBoard:
 class _Tracker:
     """trackio and wandb share one interface."""
 
-    def __init__(self, module: Any, run: str, config: dict[str, Any], **options: str) -> None:  # noqa: ANN401
+    def __init__(self, module: Any, run: str, config: dict[str, Any], **options: str) -> None:
         self._module = module
         module.init(project="fairlead", name=run, config=config, **options)
 

@@ -38,9 +38,8 @@ class Runtime:
         """One line for the user."""
         dtype = str(self.dtype).removeprefix("torch.")
         layout = f", {self.ranks.world_size} ranks ({'FSDP2' if self.sharded else 'replicated'})"
-        return (
-            f"{self.device.type}, {dtype} ({self.dtype_reason}), {self.num_threads} threads, seed {self.seed}"
-            + (layout if self.ranks.world_size > 1 else "")
+        return f"{self.device.type}, {dtype} ({self.dtype_reason}), {self.num_threads} threads, seed {self.seed}" + (
+            layout if self.ranks.world_size > 1 else ""
         )
 
 

@@ -22,7 +22,7 @@ def own_reply_pairs(
     min_tokens: int,
     seed: int,
 ) -> list[Preference]:
-    """One pair per conversation; those whose common length is under `min_tokens`, or whose sides agree, are left out."""
+    """One pair per conversation, except where the common length is under `min_tokens` or both sides agree."""
     prompts = [template.encode_prompt(conversation.prompt) for conversation in conversations]
     seeds = [seed * 65_536 + row for row in range(len(prompts))]
     replies = engine.generate(prompts, sampling, seeds=seeds)

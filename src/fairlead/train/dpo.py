@@ -1,5 +1,6 @@
 """Direct preference optimisation: raise the chosen response above the rejected one, relative to the frozen parent."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,10 @@ def train_dpo(config: DpoConfig) -> Path:
     runtime = start(config.runtime)
     source = resolve(config.model.name, revision=config.model.revision)
     parents = {"model": source}
-    rejects = rejects_path(config.output, "dpo", runtime)
     rows = load_preferences(
-        config.data, template_of(source), end_token=config.add_end_token, rejects=rejects, seed=runtime.seed
-    )
+        config.data, template_of(source), end_token=config.add_end_token,
+        rejects=rejects_path(config.output, "dpo", runtime), seed=runtime.seed,
+    )  # fmt: skip
     stage = open_stage("dpo", config, runtime, parents=parents, data_digests=rows.digests)
     if stage.unchanged_and_finished():
         return stage.folder
@@ -70,16 +71,14 @@ def train_dpo(config: DpoConfig) -> Path:
                     policy[0::2], policy[1::2], reference[0::2], reference[1::2],
                     beta=config.beta, label_smoothing=config.label_smoothing,
                 )  # fmt: skip
-                weights = batch.pair_weights
-                rows_of = (chosen > rejected, chosen, rejected)
-                sums.append(torch.stack([(row * weights).sum() for row in rows_of]).detach())  # noqa: B023
-                return (loss * weights).sum() / len(pairs)  # noqa: B023
+                measured = torch.stack([(chosen > rejected).float(), chosen, rejected]).detach()
+                sums.append((measured * batch.pair_weights).sum(1))  # noqa: B023
+                return (loss * batch.pair_weights).sum() / len(pairs)  # noqa: B023
 
             shares = micro_batches([pair.num_tokens for pair in pairs], config.batch, runtime)
             loss = accumulate(shares, loss_of, optimizer, runtime)
             means = (runtime.ranks.sum(torch.stack(sums).sum(0)) / len(pairs)).tolist()
-            metrics = {"loss": float(loss), **dict(zip(("accuracy", "chosen_reward", "rejected_reward"), means, strict=True))}
-            metrics |= {"margin": means[1] - means[2], **optimizer.step(step)}
+            metrics = {"loss": float(loss), **_named(means), **optimizer.step(step)}
             num_tokens = sum(pair.num_tokens for pair in pairs)
             numbers["tokens"] += num_tokens
             if config.eval_every_steps and (step + 1) % config.eval_every_steps == 0:
@@ -102,6 +101,11 @@ def train_dpo(config: DpoConfig) -> Path:
             "policy", source, write_model, evaluation=Evaluation(summary, preferences=measured),
             data_digests=rows.digests, parents=parents, facts={},
         )  # fmt: skip
+
+
+def _named(means: Sequence[float]) -> dict[str, float]:
+    accuracy, chosen, rejected = means
+    return {"accuracy": accuracy, "chosen_reward": chosen, "rejected_reward": rejected, "margin": chosen - rejected}
 
 
 def response_logprobs(roles: Roles, role: str, batch: PairBatch) -> Tensor:

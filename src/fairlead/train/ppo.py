@@ -109,7 +109,11 @@ class _Learner:
         num_steps = config.num_iterations * self.steps_per_iteration
         self.policy = Optimizer(roles.trainable("policy"), config.optim, runtime, num_steps=num_steps)
         self.critic = Optimizer(
-            roles.trainable("critic"), config.optim, runtime, num_steps=num_steps, lr=config.critic_lr or config.optim.lr
+            roles.trainable("critic"),
+            config.optim,
+            runtime,
+            num_steps=num_steps,
+            lr=config.critic_lr or config.optim.lr,
         )
         self.engine = Engine(roles, "policy", end_token_ids, runtime)
         self.numbers: dict[str, Any] = {"kl_coef": config.kl.coef, "tokens": 0}
@@ -138,9 +142,11 @@ class _Learner:
             advantages = whiten(advantages, mask, shift_mean=True)
         steps: list[dict[str, float]] = []
         for epoch in range(config.num_epochs):
-            order = epoch_order(len(rollout.prompts), seed=self.runtime.seed + 1, epoch=iteration * config.num_epochs + epoch)
-            for start in range(0, len(order), config.mini_batch_size):
-                rows = order[start : start + config.mini_batch_size]
+            order = epoch_order(
+                len(rollout.prompts), seed=self.runtime.seed + 1, epoch=iteration * config.num_epochs + epoch
+            )
+            for first in range(0, len(order), config.mini_batch_size):
+                rows = order[first : first + config.mini_batch_size]
                 step = iteration * self.steps_per_iteration + len(steps)
                 mini = _MiniBatch(rollout.rows(rows), advantages[rows], returns[rows])
                 steps.append(self._policy_step(mini, step) | self._critic_step(mini, step))
@@ -161,7 +167,9 @@ class _Learner:
             weights = batch.weights * share.counts
             logprobs, entropy = self.roles(batch, "policy", temperature=config.sampling.temperature)
             clip = {"clip_eps_low": config.clip_eps_low, "clip_eps_high": config.clip_eps_high}
-            old, advantages = (mini.of_targets(m, share.rows).to(device) for m in (mini.rollout.old_logprobs, mini.advantages))
+            old, advantages = (
+                mini.of_targets(m, share.rows).to(device) for m in (mini.rollout.old_logprobs, mini.advantages)
+            )
             losses = clipped_policy_loss(logprobs, old, advantages, **clip)
             statistics = policy_statistics(logprobs.detach(), old, advantages, **clip)
             kept = (entropy, statistics.clipped.float(), statistics.kl_k3)
@@ -264,7 +272,9 @@ class _MiniBatch:
 def _next_prompts(num_prompts: int, count: int, seed: int, iteration: int) -> list[int]:
     """The next `count` rows of an endless stream of reshuffled epochs."""
     positions = range(iteration * count, (iteration + 1) * count)
-    orders = {epoch: epoch_order(num_prompts, seed=seed, epoch=epoch) for epoch in {p // num_prompts for p in positions}}
+    orders = {
+        epoch: epoch_order(num_prompts, seed=seed, epoch=epoch) for epoch in {p // num_prompts for p in positions}
+    }
     return [orders[p // num_prompts][p % num_prompts] for p in positions]
 
 
@@ -288,7 +298,7 @@ def _describe(rollout: Rollout, returns: Tensor) -> dict[str, float]:
     }
 
 
-def _show(stage: Stage, rollout: Rollout, template: Any, step: int) -> None:  # noqa: ANN401
+def _show(stage: Stage, rollout: Rollout, template: Any, step: int) -> None:
     """The first two episodes of the iteration, as text."""
     for row in range(min(2, len(rollout.prompts))):
         tokens = rollout.responses[row][rollout.response_mask[row]].tolist()

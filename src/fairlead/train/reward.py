@@ -1,4 +1,4 @@
-"""Reward model from preference pairs: a score at the last token that puts the chosen response above the rejected one."""
+"""Reward model from preference pairs: a score at the last token, higher for the chosen response."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rows for a training stage: read, split by prompt, encoded. Every rank reads all of them; the sampler decides who sees what."""
+"""Rows for a training stage: read, split by prompt, encoded. Every rank reads all; the sampler deals them out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,9 +75,7 @@ def load_preferences(
     return _load(data, read_preferences, encode, lambda record: record.chosen, rejects, seed)
 
 
-def load_prompts(
-    data: DataConfig, template: ChatTemplate, *, rejects: Path | None, seed: int
-) -> Rows[tuple[int, ...]]:
+def load_prompts(data: DataConfig, template: ChatTemplate, *, rejects: Path | None, seed: int) -> Rows[tuple[int, ...]]:
     """Prompts to answer, from rows of any layout."""
 
     def encode(records: Sequence[Prompt]) -> tuple[list[tuple[int, ...]], list[Rejection]]:

@@ -36,7 +36,9 @@ IDENTITY = "stage.json"
 class Stage:
     """What a loop needs besides its mathematics. Only rank 0 writes; every rank calls every method."""
 
-    def __init__(self, name: str, folder: Path, config: StageConfig, runtime: Runtime, identity: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, folder: Path, config: StageConfig, runtime: Runtime, identity: dict[str, Any]
+    ) -> None:
         self.name, self.folder, self.config, self.runtime = name, folder, config, runtime
         self._identity = identity
         self._interrupts = Interrupts()
@@ -50,7 +52,7 @@ class Stage:
     def say(self, text: str) -> None:
         """A line for the user."""
         if self.runtime.is_main:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress belongs on the terminal
+            print(text, file=sys.stderr, flush=True)
 
     def introduce(self, notes: Sequence[str]) -> None:
         """Say where the stage runs and what its rows are."""
@@ -147,9 +149,7 @@ class Stage:
                 Manifest(
                     kind=kind,
                     stage=self.name,
-                    parents={
-                        role: Parent(path=parent.name, digest=parent.digest) for role, parent in parents.items()
-                    },
+                    parents={role: Parent(path=parent.name, digest=parent.digest) for role, parent in parents.items()},
                     config=self.config.model_dump(mode="json"),
                     data_digests=dict(data_digests),
                     base=ManifestBase(name=base.name, digest=base.digest, revision=base.revision or ""),
@@ -231,7 +231,7 @@ def open_stage(
     return Stage(name, folder, config, runtime, identity)
 
 
-def _differences(before: Any, now: Any, path: str = "") -> list[str]:  # noqa: ANN401 - JSON
+def _differences(before: Any, now: Any, path: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         keys = sorted({*before, *now})
         return [text for key in keys for text in _differences(before.get(key), now.get(key), f"{path}.{key}")]
