@@ -43,7 +43,7 @@ def linear_logprobs(
 
 
 class _LinearLogprobs(torch.autograd.Function):
-    """Keeps hidden, weight, bias and targets, all of which exist anyway, and nothing of size V per target."""
+    """Keeps its inputs, which exist anyway, and the normaliser of each target; nothing of size V per target."""
 
     @staticmethod
     def forward(

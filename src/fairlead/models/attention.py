@@ -178,7 +178,8 @@ def attention(
     if slot_lengths is not None:
         out = slot_attention(query, key, value, slot_lengths, scale=scale, window=sliding_window)
     else:
-        assert sequence_lengths is not None, f"{type(module).__name__} was called without sequence_lengths"
+        if sequence_lengths is None:  # the probe then runs this model padded
+            raise ValueError(f"{type(module).__name__} does not hand sequence_lengths to its attention")
         out = packed_attention(query, key, value, sequence_lengths, scale=scale, window=sliding_window)
     return out.transpose(1, 2).contiguous(), None
 

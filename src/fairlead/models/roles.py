@@ -21,7 +21,7 @@ from fairlead.batches import PackedBatch
 from fairlead.models import adapters
 from fairlead.models.forward import hidden_states, next_hidden_states
 from fairlead.models.kv_cache import AnyCache
-from fairlead.models.loading import decoder_of
+from fairlead.models.loading import Loaded, decoder_of
 
 LOGITS_CHUNK = {"cpu": 64, "cuda": 1024}  # targets whose logits exist at once; on a CPU they should fit its cache
 
@@ -52,12 +52,15 @@ class Roles(nn.Module):
         self.heads = nn.ModuleDict()
         self.roles: dict[str, Role] = {}
         self.packed: dict[str, bool] = {}
+        self.notes: list[str] = []  # what the user should know of how the models run
         self._awaiting_backward: str | None = None
 
-    def add_backbone(self, name: str, model: PreTrainedModel, *, packed: bool) -> None:
+    def add_backbone(self, name: str, loaded: Loaded) -> None:
         """A causal language model that roles can stand on."""
-        self.backbones[name] = model
-        self.packed[name] = packed
+        self.backbones[name] = loaded.model
+        self.packed[name] = loaded.packed
+        if loaded.note and loaded.note not in self.notes:
+            self.notes.append(loaded.note)
 
     def add_role(self, name: str, role: Role, *, head: Float[Tensor, "1 D"] | None = None) -> None:
         """Declare a role; scorers need a head: given, or drawn from N(0, 1/sqrt(d+1)) (N+ details, 2024)."""
@@ -82,6 +85,9 @@ class Roles(nn.Module):
         """
         assert self._awaiting_backward in (None, role), f"{role}: the backward of {self._awaiting_backward} comes first"
         spec = self.roles[role]
+        if self.training != torch.is_grad_enabled():
+            # An adapter's dropout is for gradients only, and transformers' checkpointed layers drop a cache in training.
+            self.train(torch.is_grad_enabled())
         model = self._causal_lm(spec.backbone)
         adapters.activate(self.backbones[spec.backbone], spec.adapter)
         output_layer = model.get_output_embeddings()
