@@ -2,15 +2,23 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fairlead.algos.kl import kl_k1
 from fairlead.artifacts.atomic import write_text
 from fairlead.artifacts.journal import Journal
 from fairlead.artifacts.lock import lock
-from fairlead.artifacts.manifest import Manifest, Parent, package_versions, require_kind, write_manifest
+from fairlead.artifacts.manifest import (
+    Manifest,
+    Parent,
+    package_versions,
+    read_manifest,
+    require_kind,
+    write_manifest,
+)
 from fairlead.artifacts.stages import is_finished, stage_folder
+from fairlead.config.common import ModelConfig
 from fairlead.config.stages import EvalConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Example, conversation_examples, preference_examples, prompt_examples
@@ -28,6 +36,8 @@ from fairlead.evaluate.summary import (
     ENGLISH_REPLIES,
     Answer,
     Evaluation,
+    Likelihood,
+    PreferenceAccuracy,
     Probes,
     StageSummary,
     compare_rewards,
@@ -87,8 +97,6 @@ def evaluate(config: EvalConfig) -> Path:
 
 
 def _same(folder: Path, config: EvalConfig, subject: Source) -> bool:
-    from fairlead.artifacts.manifest import read_manifest
-
     manifest = read_manifest(folder)
     return manifest.config == config.model_dump(mode="json") and manifest.parents["model"].digest == subject.digest
 
@@ -133,8 +141,6 @@ class _Bench:
                 add_frozen(roles, "parent", parent, "logprobs", runtime)
             if reward is not None:
                 add_frozen(roles, "reward", reward, "scores", runtime)
-        from fairlead.config.common import ModelConfig
-
         ready(roles, ModelConfig(), runtime)
         template = ChatTemplate(tokenizer_in(subject.base.folder))
         return cls(config, runtime, subject, parent, reward, roles, template)
@@ -168,13 +174,13 @@ class _Bench:
                 groups[name] = examples
         return groups
 
-    def _likelihoods(self, role: str, groups: dict[str, list[Example]]):
+    def _likelihoods(self, role: str, groups: dict[str, list[Example]]) -> tuple[Likelihood, ...]:
         return measure_likelihoods(self.roles, role, groups, self.config.batch, self.runtime)
 
-    def _preferences(self, digests: dict[str, str]):
+    def _preferences(self, digests: dict[str, str]) -> tuple[PreferenceAccuracy, ...]:
         role = "reward" if "reward" in self.roles.roles else "policy"
         source = self.reward or self.subject
-        end_token = source.kind == "reward" and source.manifest.facts["score_at"] == "end_token"
+        end_token = source.kind == "reward" and _score_at(source) == "end_token"
         groups = {}
         for path in resolve_paths(self.config.preferences, cache_folder()):
             loaded = read_preferences([path])
@@ -191,19 +197,8 @@ class _Bench:
         prompts, _ = prompt_examples(records, self.template, self.config.max_length)
         child = self._sample("policy", prompts)
         before = self._sample("parent", prompts) if "parent" in self.roles.roles else None
-        found = {
-            "probes": self._probes(child),
-            "parent_probes": self._probes(before) if before else None,
-        }
-        scores = parent_scores = None
-        if "reward" in self.roles.roles:
-            scores = self._scores(prompts, child)
-            parent_scores = self._scores(prompts, before) if before else None
-            found |= {"scores": tuple(scores), "parent_scores": tuple(parent_scores or ())}
-            if parent_scores:
-                found["rewards"] = compare_rewards(parent_scores, scores, seed=self.runtime.seed)
-        if before:
-            found["kl"] = sequence_kl(self._kl(prompts, child), seed=self.runtime.seed)
+        scores = self._scores(prompts, child) if self.reward else []
+        parent_scores = self._scores(prompts, before) if self.reward and before else []
         answers = [
             Answer(
                 prompt=self._text(prompts[i]), reply=self.template.decode(child[i].tokens),
@@ -212,9 +207,13 @@ class _Bench:
             )
             for i in range(min(SHOWN_ANSWERS, len(prompts)))
         ]  # fmt: skip
-        from dataclasses import replace
-
-        return replace(evaluation, answers=tuple(answers), **found)
+        return replace(
+            evaluation, answers=tuple(answers), probes=self._probes(child),
+            parent_probes=self._probes(before) if before else None,
+            scores=tuple(scores), parent_scores=tuple(parent_scores),
+            rewards=compare_rewards(parent_scores, scores, seed=self.runtime.seed) if parent_scores else None,
+            kl=sequence_kl(self._kl(prompts, child), seed=self.runtime.seed) if before else None,
+        )  # fmt: skip
 
     def _probes(self, responses: Sequence[Response]) -> Probes:
         ends = self.template.end_token_ids
@@ -231,7 +230,7 @@ class _Bench:
 
     def _scores(self, prompts: Sequence[tuple[int, ...]], responses: Sequence[Response]) -> list[float]:
         assert self.reward is not None
-        score_at = self.reward.manifest.facts["score_at"]
+        score_at = _score_at(self.reward)
         texts = scored_texts(prompts, responses, score_at=score_at, end_token_ids=self.template.end_token_ids)
         return score_responses(self.roles, "reward", texts, self.config.batch, self.runtime).tolist()
 
@@ -244,6 +243,12 @@ class _Bench:
             for role in ("policy", "parent")
         )
         return [float(kl_k1(p.double(), q.double()).sum()) for p, q in zip(policy, parent, strict=True)]
+
+
+def _score_at(reward: Source) -> str:
+    """Where this reward model learnt to give its score."""
+    assert reward.manifest is not None
+    return reward.manifest.facts["score_at"]
 
 
 def _name(source: Source) -> str:
