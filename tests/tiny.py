@@ -69,7 +69,7 @@ PACKABLE = FAMILIES[:-1]
 WINDOW = 8  # tokens that a token of the tiny Mistral sees
 
 
-def tiny_config(family: str) -> PretrainedConfig:
+def tiny_config(family: str) -> PretrainedConfig:  # noqa: PLR0911 - a table
     """Two layers, width 32, grouped heads where the family has them; some families tied, some not."""
     wide = {"vocab_size": 320, "hidden_size": 32, "num_attention_heads": 4, "bos_token_id": 1, "eos_token_id": 2}
     grouped = wide | {"num_hidden_layers": 2, "intermediate_size": 48, "num_key_value_heads": 2}

@@ -31,7 +31,8 @@ def chat(
     template = ChatTemplate(tokenizer_in(source.base.folder))
     roles = Roles()
     add_frozen(roles, "policy", source, "logprobs", started)
-    roles.eval()
+    for note in roles.notes:
+        print(note, file=sys.stderr)  # noqa: T201
     engine = Engine(roles, "policy", template.end_token_ids, started, decode=template.decode)
     opening = (Message("system", system),) if system else ()
     if prompt is not None:

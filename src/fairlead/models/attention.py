@@ -171,14 +171,21 @@ def attention(
     sliding_window: int | None = None,
     sequence_lengths: tuple[int, ...] | None = None,
     slot_lengths: Tensor | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Entry point for transformers: query [B, H, T, D], result [B, T, H, D]. Dropout is never applied."""
+    """Entry point for transformers: query [B, H, T, D], result [B, T, H, D]. Dropout is never applied.
+
+    ValueError for what is not computed here (soft caps, attention sinks); the load-time probe then runs the model padded.
+    """
+    if softcap is not None or s_aux is not None:
+        raise ValueError(f"{type(module).__name__} asks for soft caps or attention sinks")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if slot_lengths is not None:
         out = slot_attention(query, key, value, slot_lengths, scale=scale, window=sliding_window)
     else:
-        if sequence_lengths is None:  # the probe then runs this model padded
+        if sequence_lengths is None:
             raise ValueError(f"{type(module).__name__} does not hand sequence_lengths to its attention")
         out = packed_attention(query, key, value, sequence_lengths, scale=scale, window=sliding_window)
     return out.transpose(1, 2).contiguous(), None

@@ -43,7 +43,7 @@ def add_trainable(
             )  # fmt: skip
         dtype = torch.float32 if runtime.sharded else runtime.dtype
         loaded = load_causal_lm(source.base.folder, dtype=dtype, device=runtime.device, fast=runtime.fast)
-        roles.add_backbone(name, loaded.model, packed=loaded.packed)
+        roles.add_backbone(name, loaded)
         roles.add_role(name, Role(name, None, trainable=True, output=output), head=head)
         return
     backbone = _shared_backbone(roles, source, runtime)
@@ -63,11 +63,10 @@ def add_trainable(
 
 
 def ready(roles: Roles, model: ModelConfig, runtime: Runtime) -> Roles:
-    """The last step: gradients on or off, checkpointing, sharding, training mode."""
+    """The last step: gradients on or off, checkpointing, sharding."""
     roles.set_requires_grad()
     if model.activation_checkpointing:
         roles.checkpoint_activations()
-    roles.train()
     if runtime.sharded:
         shard(roles, roles.units(), roles.heads.values(), runtime.dtype)
     return roles
@@ -78,7 +77,7 @@ def _shared_backbone(roles: Roles, source: Source, runtime: Runtime) -> str:
     name = f"base_{source.base.digest[:12]}"
     if name not in roles.backbones:
         loaded = load_causal_lm(source.base.folder, dtype=runtime.dtype, device=runtime.device, fast=runtime.fast)
-        roles.add_backbone(name, loaded.model, packed=loaded.packed)
+        roles.add_backbone(name, loaded)
     return name
 
 

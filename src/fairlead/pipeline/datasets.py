@@ -77,7 +77,6 @@ def make_pairs(config: RepliesConfig, run: Path) -> Path:
     template = ChatTemplate(load_tokenizer(config.model))
     roles = Roles()
     add_frozen(roles, "policy", source, "logprobs", runtime)
-    roles.eval()
     engine = Engine(roles, "policy", template.end_token_ids, runtime)
     with lock(folder):
         counts = {}

@@ -41,11 +41,11 @@ def train_dpo(config: DpoConfig) -> Path:
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
-        stage.introduce(rows.notes)
         roles = Roles()
         add_frozen(roles, "reference", source, "logprobs", runtime)
         add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=config.model.lora.dropout)
         ready(roles, config.model, runtime)
+        stage.introduce([*rows.notes, *roles.notes])
         num_steps = number_of_steps(config, len(rows.train))
         optimizer = Optimizer(roles.trainable("policy"), config.optim, runtime, num_steps=num_steps)
         state = stage.resume()

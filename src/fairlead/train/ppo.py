@@ -58,8 +58,8 @@ def train_ppo(config: PpoConfig) -> Path:
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
-        stage.introduce(prompts.notes)
         learner = _Learner(config, runtime, source, reward_source, ptx_rows, template.end_token_ids)
+        stage.introduce([*prompts.notes, *learner.roles.notes])
         state = stage.resume()
         if state:
             learner.load_state(state.tensors, state.numbers)

@@ -38,10 +38,10 @@ def train_reward(config: RewardConfig) -> Path:
         return stage.folder
     pair_loss = {"log_sig": pairwise_log_sig, "log_exp": pairwise_log_exp}[config.loss]
     with stage.opened():
-        stage.introduce(rows.notes)
         roles = Roles()
         add_trainable(roles, "reward", source, "scores", config.model, runtime, dropout=config.model.lora.dropout)
         ready(roles, config.model, runtime)
+        stage.introduce([*rows.notes, *roles.notes])
         num_steps = number_of_steps(config, len(rows.train))
         optimizer = Optimizer(roles.trainable("reward"), config.optim, runtime, num_steps=num_steps)
         state = stage.resume()
