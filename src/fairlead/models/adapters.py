@@ -20,12 +20,19 @@ HEAD_KEY = "base_model.model.score.weight"
 
 
 def lora_targets(model: PreTrainedModel) -> list[str]:
-    """Last names of every linear layer but the language-model head (all-linear, QLoRA's choice)."""
+    """Last names of every linear layer but the language-model head (all-linear, QLoRA's choice).
+
+    The base may carry adapters of other roles already: their factors are no targets, and a layer that peft wrapped
+    still goes by its own name.
+    """
     head = model.get_output_embeddings()
     layers = (nn.Linear, Conv1D)
-    return sorted(
-        {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, layers) and m is not head}
-    )
+    found = {
+        name.removesuffix(".base_layer").rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, layers) and module is not head and "lora_" not in name
+    }
+    return sorted(found)
 
 
 def fresh_adapter(model: PreTrainedModel, lora: LoraConfig) -> PeftLoraConfig:
