@@ -1,5 +1,7 @@
 """Tiny random models, and a tiny tokenizer with SmolLM2's chat template and its traps: pad == eos == <|im_end|>."""
 
+import json
+import random
 from functools import cache
 from pathlib import Path
 
@@ -114,3 +116,33 @@ def tiny_model(folder: Path, family: str = "llama", *, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+_WORDS = ("fox", "dog", "Paris", "capital", "hello", "quick", "brown", "lazy", "assistant", "today", "fine", "thank")
+
+
+def _words(generator: random.Random, longest: int) -> str:
+    return " ".join(generator.choices(_WORDS, k=generator.randint(1, longest)))
+
+
+def write_conversations(path: Path, num_rows: int, *, seed: int = 0) -> Path:
+    """Prompts and responses of very different lengths, each prompt once."""
+    generator = random.Random(seed)
+    rows = [{"prompt": f"{i} {_words(generator, 12)}?", "completion": _words(generator, 24)} for i in range(num_rows)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write_preferences(path: Path, num_rows: int, *, seed: int = 0) -> Path:
+    """Pairs of very different lengths, each prompt once."""
+    generator = random.Random(seed)
+    rows = [
+        {
+            "prompt": f"{i} {_words(generator, 12)}?",
+            "chosen": _words(generator, 24),
+            "rejected": _words(generator, 16) + ".",
+        }
+        for i in range(num_rows)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

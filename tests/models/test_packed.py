@@ -13,7 +13,7 @@ from torch import nn
 
 from fairlead.models.roles import Roles
 
-from .setting import TOLERANCE, frozen, in_training, packed, plain, plain_logprobs, rows_of
+from model_setting import TOLERANCE, frozen, in_training, packed, plain, plain_logprobs, rows_of
 
 Tiny = Callable[[str], Path]
 frozen_once = cache(frozen)

@@ -137,7 +137,7 @@ class Roles(nn.Module):
         """Recompute each layer in the backward pass."""
         for name in self.backbones:
             model = self._causal_lm(name)
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
     def units(self) -> Iterator[nn.Module]:
         """The layers that sharding gathers one at a time."""
