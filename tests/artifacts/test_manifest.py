@@ -57,20 +57,33 @@ def test_round_trip_lists_every_file_but_what_can_be_deleted(artifact):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", found.created)
 
 
-def test_digest_forgets_clocks_and_sees_the_rest(artifact):
+def test_digest_forgets_clocks_places_and_options_and_sees_the_rest(artifact):
     before = digest(artifact)
     (artifact / "timings.jsonl").write_bytes(b'{"seconds":9.0}\n')
     (artifact / "report.html").write_bytes(b"took 9 s")
+    (artifact / "stage.json").write_bytes(b'{"config":{"data":"/somewhere"}}')
     again = manifest(wall_seconds=9.0, peak_memory_bytes=1, created="2001-01-01T00:00:00+00:00")
     write_manifest(artifact, again)
     assert digest(artifact) == before
-    write_manifest(artifact, manifest(config={"optim": {"lr": 2e-05}}))
-    other_config = digest(artifact)
+    write_manifest(artifact, manifest(config={"output": "/elsewhere"}))
+    assert digest(artifact) == before
+    write_manifest(artifact, manifest(facts={"score_at": "last_token"}))
+    other_facts = digest(artifact)
     write_manifest(artifact, Manifest(kind="critic", stage="sft", config=manifest().config))
     other_kind = digest(artifact)
     (artifact / "model" / "adapter_model.safetensors").write_bytes(b"weighty")
     write_manifest(artifact, manifest())
-    assert len({before, other_config, other_kind, digest(artifact)}) == 4
+    assert len({before, other_facts, other_kind, digest(artifact)}) == 4
+
+
+def test_digest_of_rows_sees_every_file(tmp_path):
+    rows = tmp_path / "train.jsonl"
+    rows.write_bytes(b"1\n")
+    write_manifest(tmp_path, Manifest(kind="dataset", stage="split"))
+    before = digest(tmp_path)
+    rows.write_bytes(b"2\n")
+    write_manifest(tmp_path, Manifest(kind="dataset", stage="split"))
+    assert digest(tmp_path) != before
 
 
 def test_changed_missing_and_shortened_files_are_named(artifact):

@@ -32,8 +32,9 @@ _MADE_BY: dict[Kind, str] = {
     "critic": "`fairlead ppo`",
     "report": "`fairlead eval`",
 }
-# Top-level files that hold clock figures or are drawn from other files: they never decide if two artifacts are equal.
-CLOCK_FILES = ("timings.jsonl", "report.html", "README.md")
+# Top-level files that hold clock figures or names of folders, or are drawn from other files: they never decide if two
+# artifacts are equal.
+CLOCK_FILES = ("timings.jsonl", "report.html", "README.md", "evaluation.json", "stage.json", "rejects.jsonl")
 # Not part of the artifact: the manifest itself, the lock, and what `fairlead clean` may delete.
 _NOT_LISTED = (MANIFEST_NAME, LOCK_NAME)
 _CHECKPOINTS = "checkpoints/"
@@ -160,10 +161,15 @@ def verify(folder: Path) -> Manifest:
 
 
 def digest(folder: Path) -> str:
-    """What a child records of this parent: equal for equal files, options and kind, whenever they were made."""
+    """What a child records of this parent: equal for equal kind, facts and content, wherever and whenever it was made.
+
+    The content is what a child reads: the model where there is one, else every file but CLOCK_FILES. How it came about
+    (options, metrics, samples) does not count: a child of equal weights is an equal child.
+    """
     manifest = read_manifest(folder)
-    files = {name: facts.sha256 for name, facts in manifest.files.items() if name not in CLOCK_FILES}
-    return sha256_json({"kind": manifest.kind, "config_digest": manifest.config_digest, "files": files})
+    model = {name: entry.sha256 for name, entry in manifest.files.items() if name.startswith("model/")}
+    rest = {name: entry.sha256 for name, entry in manifest.files.items() if name not in CLOCK_FILES}
+    return sha256_json({"kind": manifest.kind, "facts": manifest.facts, "files": model or rest})
 
 
 def require_kind(folder: Path, kinds: Collection[Kind], *, wanted_for: str) -> Manifest:

@@ -5,8 +5,8 @@ import sys
 import time
 
 import torch
-from torch import nn
 from torch.nn.functional import linear
+from transformers import PreTrainedModel
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.1) -> float:
@@ -38,12 +38,19 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def flops_per_token(model: nn.Module, *, trainable_fraction: float) -> float:
-    """Work of one trained token, forward and backward: 2 N forward, 2 N for activations, 2 N for trained weights.
+def flops_per_token(
+    model: PreTrainedModel, *, num_forwards: int, num_backwards: int, trained_fraction: float
+) -> float:  # fmt: skip
+    """Work of one token: 2 N each forward, each backward 2 N for activations and 2 N for the trained share of weights.
 
     N counts every matrix the token passes, the output embedding included (Kaplan et al. 2020, section 2.1, without the
-    attention scores, which are small at these lengths).
+    attention scores, which are small at these lengths, and without adapters).
     """
-    weights = {id(p): p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "lora_" not in name}
-    matrices = float(sum(weights.values()))
-    return 2.0 * matrices * (2.0 + trainable_fraction)
+    output = model.get_output_embeddings().weight
+    looked_up = model.get_input_embeddings().weight if output is not model.get_input_embeddings().weight else None
+    weights = {
+        id(p): p.numel()
+        for name, p in model.named_parameters()
+        if p.ndim == 2 and "lora_" not in name and p is not looked_up
+    }
+    return 2.0 * sum(weights.values()) * (num_forwards + num_backwards * (1.0 + trained_fraction))

@@ -53,7 +53,10 @@ def train_dpo(config: DpoConfig) -> Path:
             optimizer.load_state(state.tensors)
         numbers: dict[str, Any] = state.numbers if state else {"tokens": 0}
         first = state.step if state else 0
-        flops = flops_per_token(roles, trainable_fraction=roles.trainable_fraction("policy"))
+        flops = flops_per_token(
+            roles.causal_lm("policy"), num_forwards=2, num_backwards=1,
+            trained_fraction=roles.trainable_fraction("policy"),
+        )  # fmt: skip
         stage.begin(first_step=first, num_steps=num_steps, flops_per_token=flops)
         for step in range(first, num_steps):
             runtime.seed_step(step)
@@ -98,8 +101,7 @@ def train_dpo(config: DpoConfig) -> Path:
             write_role(folder, roles, "policy", tensors, source.base, pad_token_id=None)
 
         return stage.finish(
-            "policy", source, write_model, evaluation=Evaluation(summary, preferences=measured),
-            data_digests=rows.digests, parents=parents, facts={},
+            "policy", source, write_model, evaluation=Evaluation(summary, preferences=measured), facts={},
         )  # fmt: skip
 
 

@@ -64,8 +64,7 @@ def train_ppo(config: PpoConfig) -> Path:
         if state:
             learner.load_state(state.tensors, state.numbers)
         first = state.step if state else 0
-        roles = learner.roles
-        flops = flops_per_token(roles, trainable_fraction=roles.trainable_fraction("policy"))
+        flops = learner.flops_per_token()
         stage.begin(first_step=first, num_steps=config.num_iterations, flops_per_token=flops)
         for iteration in range(first, config.num_iterations):
             runtime.seed_step(iteration)
@@ -78,7 +77,7 @@ def train_ppo(config: PpoConfig) -> Path:
             stage.record(iteration + 1, metrics, tokens=tokens, rows=len(picked))
             _show(stage, rollout, template, iteration + 1)
             stage.maybe_save(iteration + 1, config.num_iterations, learner.state)
-        return _finish(stage, learner, parents, digests, padding_token(template))
+        return _finish(stage, learner, padding_token(template))
 
 
 def reward_of(config: PpoConfig) -> Source:
@@ -213,6 +212,19 @@ class _Learner:
         done = self.critic.step(step)
         return {"value_loss": float(loss) / config.value_coef, "critic_grad_norm": done["grad_norm"]}
 
+    def flops_per_token(self) -> float:
+        """Work of one token of an episode: drawn once, read by four roles, learnt from by two in every epoch."""
+        epochs = self.config.num_epochs
+        return sum(
+            flops_per_token(
+                self.roles.causal_lm(role), num_forwards=forwards, num_backwards=backwards,
+                trained_fraction=self.roles.trainable_fraction(role) if backwards else 0.0,
+            )
+            for role, forwards, backwards in (
+                ("policy", 2 + epochs, epochs), ("critic", 1 + epochs, epochs), ("reference", 1, 0), ("reward", 1, 0)
+            )
+        )  # fmt: skip
+
     def adapt_kl(self, measured: float, num_episodes: int) -> None:
         """Steer the KL coefficient to its target, when the controller is adaptive."""
         kl = self.config.kl
@@ -308,10 +320,8 @@ def _show(stage: Stage, rollout: Rollout, template: Any, step: int) -> None:
         )  # fmt: skip
 
 
-def _finish(
-    stage: Stage, learner: _Learner, parents: dict[str, Source], digests: dict[str, str], pad_token_id: int | None
-) -> Path:
-    config, roles, source = learner.config, learner.roles, parents["model"]
+def _finish(stage: Stage, learner: _Learner, pad_token_id: int | None) -> Path:
+    config, roles, source, reward = learner.config, learner.roles, stage.parents["model"], stage.parents["reward"]
     num_episodes = config.num_iterations * config.prompts_per_iteration
     summary = StageSummary(
         "ppo", "policy", model=stage.folder.name, parent=source.name,
@@ -321,9 +331,8 @@ def _finish(
 
     def write_models(folder: Path) -> None:
         write_role(folder, roles, "policy", policy, source.base, pad_token_id=None)
-        write_role(folder.parent / "critic", roles, "critic", critic, parents["reward"].base, pad_token_id=pad_token_id)
+        write_role(folder.parent / "critic", roles, "critic", critic, reward.base, pad_token_id=pad_token_id)
 
     return stage.finish(
-        "policy", source, write_models, evaluation=Evaluation(summary), data_digests=digests, parents=parents,
-        facts={"kl_coef": learner.numbers["kl_coef"]},
+        "policy", source, write_models, evaluation=Evaluation(summary), facts={"kl_coef": learner.numbers["kl_coef"]},
     )  # fmt: skip

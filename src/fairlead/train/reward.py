@@ -49,7 +49,10 @@ def train_reward(config: RewardConfig) -> Path:
             optimizer.load_state(state.tensors)
         numbers: dict[str, Any] = state.numbers if state else {"tokens": 0}
         first = state.step if state else 0
-        flops = flops_per_token(roles, trainable_fraction=roles.trainable_fraction("reward"))
+        flops = flops_per_token(
+            roles.causal_lm("reward"), num_forwards=1, num_backwards=1,
+            trained_fraction=roles.trainable_fraction("reward"),
+        )  # fmt: skip
         stage.begin(first_step=first, num_steps=num_steps, flops_per_token=flops)
         for step in range(first, num_steps):
             runtime.seed_step(step)
@@ -89,6 +92,5 @@ def train_reward(config: RewardConfig) -> Path:
 
         return stage.finish(
             "reward", source, write_model, evaluation=Evaluation(summary, preferences=measured),
-            data_digests=rows.digests, parents=parents,
             facts={"score_at": config.score_at, "pad_token_id": padding_token(template)},
         )  # fmt: skip

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from fairlead.artifacts.stages import stage_folder
+from fairlead.artifacts.lock import holder
+from fairlead.artifacts.stages import is_finished, stage_folder
 from fairlead.config.common import DataConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import (
@@ -16,7 +17,14 @@ from fairlead.data.examples import (
     prompt_examples,
 )
 from fairlead.data.language import is_chinese
-from fairlead.data.load import Loaded, check_rejections, read_conversations, read_preferences, read_prompts
+from fairlead.data.load import (
+    Loaded,
+    check_rejections,
+    read_conversations,
+    read_preferences,
+    read_prompts,
+    write_rejections,
+)
 from fairlead.data.split import split_by_prompt
 from fairlead.data.starter import resolve_paths
 from fairlead.errors import ExitCode, UserError
@@ -46,8 +54,10 @@ def template_of(source: Source) -> ChatTemplate:
 
 
 def rejects_path(output: str, stage: str, runtime: Runtime) -> Path | None:
-    """Where rows set aside are listed; only the main rank writes."""
-    return stage_folder(Path(output), stage) / "rejects.jsonl" if runtime.is_main else None
+    """Where rows set aside are listed; None on other ranks, and for a folder that is finished or in use."""
+    folder = stage_folder(Path(output), stage)
+    taken = is_finished(folder) or holder(folder) is not None
+    return folder / "rejects.jsonl" if runtime.is_main and not taken else None
 
 
 def padding_token(template: ChatTemplate) -> int | None:
@@ -100,7 +110,7 @@ def _load(
     notes = [f"{path}: {layout}" for path, layout in loaded.layouts.items()]
     if data.held_out:
         apart = read(resolve_paths(data.held_out, cache_folder()), rejects=None, max_reject_rate=data.max_reject_rate)
-        held_out, digests = apart.records, digests | apart.digests
+        held_out, digests = apart.records, digests | dict(apart.digests)
     else:
         num_held_out = min(data.held_out_rows, len(records) // 5)
         split = split_by_prompt(records, parts={"held_out": num_held_out, "train": 1.0}, seed=seed)
@@ -113,7 +123,9 @@ def _load(
             got=unusable[0].reason if unusable else "0 rows", fix="raise data.max_length, or look at the rows",
             exit_code=ExitCode.BAD_DATA,
         )  # fmt: skip
-    check_rejections(unusable, len(records), max_reject_rate=data.max_reject_rate)
+    if rejects is not None and unusable:
+        write_rejections(rejects, (*loaded.rejections, *unusable))
+    check_rejections(unusable, len(records), max_reject_rate=data.max_reject_rate, rejects=rejects)
     groups = {
         name: encode([record for record in held_out if is_chinese(response_of(record)) == chinese])[0]
         for name, chinese in ((ENGLISH_REPLIES, False), (CHINESE_REPLIES, True))

@@ -54,7 +54,10 @@ def train_sft(config: SftConfig) -> Path:
             return optimizer.state(), numbers
 
         first = state.step if state else 0
-        flops = flops_per_token(roles, trainable_fraction=roles.trainable_fraction("policy"))
+        flops = flops_per_token(
+            roles.causal_lm("policy"), num_forwards=1, num_backwards=1,
+            trained_fraction=roles.trainable_fraction("policy"),
+        )  # fmt: skip
         stage.begin(first_step=first, num_steps=num_steps, flops_per_token=flops)
         for step in range(first, num_steps):
             runtime.seed_step(step)
@@ -93,6 +96,4 @@ def train_sft(config: SftConfig) -> Path:
         def write_model(folder: Path) -> None:
             write_role(folder, roles, "policy", tensors, source.base, pad_token_id=None)
 
-        return stage.finish(
-            "policy", source, write_model, evaluation=evaluation, data_digests=rows.digests, parents=parents, facts={}
-        )
+        return stage.finish("policy", source, write_model, evaluation=evaluation, facts={})

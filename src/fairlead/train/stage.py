@@ -10,14 +10,14 @@ from typing import Any
 import orjson
 from torch import Tensor
 
-from fairlead.artifacts.atomic import sweep, write_bytes, write_json
+from fairlead.artifacts.atomic import sweep, write_text
+from fairlead.artifacts.identity import check_identity, inside_run
 from fairlead.artifacts.journal import Journal
 from fairlead.artifacts.lock import lock
 from fairlead.artifacts.manifest import BaseWeights as ManifestBase
 from fairlead.artifacts.manifest import Kind, Manifest, Parent, package_versions, write_manifest
 from fairlead.artifacts.stages import is_finished, stage_folder
 from fairlead.config.stages import StageConfig
-from fairlead.errors import UserError
 from fairlead.evaluate.card import model_card
 from fairlead.evaluate.report import stage_report
 from fairlead.evaluate.summary import Evaluation, write_evaluation
@@ -30,17 +30,30 @@ from fairlead.runtime.sinks import Sink, open_sinks
 from fairlead.runtime.start import Runtime
 
 JOURNALS = ("metrics", "samples")
-IDENTITY = "stage.json"
+# Options that change how a stage runs, not what it makes: they may differ when it goes on. What of the machine moves a
+# rounding is compared by runtime/checkpoints.py, which says so.
+FREE_OPTIONS = {
+    "output": True,
+    "checkpoint": True,
+    "metrics": True,
+    "runtime": {"device", "num_threads", "distributed"},
+}
 
 
 class Stage:
     """What a loop needs besides its mathematics. Only rank 0 writes; every rank calls every method."""
 
     def __init__(
-        self, name: str, folder: Path, config: StageConfig, runtime: Runtime, identity: dict[str, Any]
+        self,
+        name: str,
+        folder: Path,
+        config: StageConfig,
+        runtime: Runtime,
+        parents: Mapping[str, Source],
+        data_digests: Mapping[str, str],
     ) -> None:
         self.name, self.folder, self.config, self.runtime = name, folder, config, runtime
-        self._identity = identity
+        self.parents, self.data_digests = parents, data_digests
         self._interrupts = Interrupts()
         self._journals: dict[str, Journal] = {}
         self._sinks: list[Sink] = []
@@ -101,8 +114,16 @@ class Stage:
             }
         )
         if step % self.config.metrics.every_steps == 0:
-            for sink in self._sinks:
-                sink.log(dict(metrics), step)
+            self._tell_sinks(dict(metrics), step)
+
+    def _tell_sinks(self, metrics: dict[str, float], step: int) -> None:
+        """Trackers are a convenience: one that fails is dropped with a warning, training goes on."""
+        for sink in tuple(self._sinks):
+            try:
+                sink.log(metrics, step)
+            except Exception as error:  # noqa: BLE001 - a tracker may raise anything, of any package
+                self._sinks.remove(sink)
+                self.say(f"warning: a tracker failed and is switched off ({type(error).__name__}: {error})")
 
     def sample(self, row: dict[str, Any]) -> None:
         """One line in samples.jsonl."""
@@ -133,11 +154,12 @@ class Stage:
         write_model: Callable[[Path], None],
         *,
         evaluation: Evaluation,
-        data_digests: Mapping[str, str],
-        parents: Mapping[str, Source],
         facts: Mapping[str, Any],
     ) -> Path:
-        """Write the model, the evaluation, the manifest (the commit) and the pages; drop the checkpoints."""
+        """Write the model, the evaluation, the manifest (the commit) and the pages.
+
+        The last checkpoints stay until `fairlead clean` takes them.
+        """
         if self.runtime.is_main:
             write_model(self.folder / "model")
             write_evaluation(evaluation, self.folder / "evaluation.json")
@@ -149,9 +171,11 @@ class Stage:
                 Manifest(
                     kind=kind,
                     stage=self.name,
-                    parents={role: Parent(path=parent.name, digest=parent.digest) for role, parent in parents.items()},
+                    parents={
+                        role: Parent(path=parent.name, digest=parent.digest) for role, parent in self.parents.items()
+                    },
                     config=self.config.model_dump(mode="json"),
-                    data_digests=dict(data_digests),
+                    data_digests=dict(self.data_digests),
                     base=ManifestBase(name=base.name, digest=base.digest, revision=base.revision or ""),
                     versions=package_versions(),
                     num_threads=self.runtime.num_threads,
@@ -162,10 +186,13 @@ class Stage:
                     facts=dict(facts),
                 ),
             )
-            write_bytes(self.folder / "README.md", model_card(self.folder).encode())
-            stage_report(self.folder, parents["model"].artifact if "model" in parents else None)
+            self._write_pages()
         self.runtime.ranks.barrier()
         return self.folder
+
+    def _write_pages(self) -> None:
+        write_text(self.folder / "README.md", model_card(self.folder))
+        stage_report(self.folder, self.parents["model"].artifact)
 
     def _seconds_in_all(self) -> float:
         """Training time over all sessions of this stage, from its own timings, plus what this session did besides."""
@@ -181,7 +208,7 @@ class Stage:
                 stack.enter_context(lock(self.folder))
                 sweep(self.folder)
                 sweep(self.folder / "checkpoints")
-                self._check_identity()
+                check_identity(self.folder, self._identity())
                 for name in (*JOURNALS, "timings"):
                     self._journals[name] = stack.enter_context(Journal(self.folder / f"{name}.jsonl"))
                 config = self.config.model_dump(mode="json")
@@ -192,26 +219,26 @@ class Stage:
             self.runtime.ranks.barrier()
             stack.enter_context(self._interrupts)
             yield self
+        if self.runtime.ranks.any(self._interrupts.received is not None):
+            self.say(f"{self.name}: stopped as asked, after the stage was finished")
+            raise SystemExit(self._interrupts.exit_code)
 
-    def _check_identity(self) -> None:
-        """A folder belongs to one configuration, one set of parents and one set of rows."""
-        path = self.folder / IDENTITY
-        if not path.is_file():
-            write_json(path, self._identity)
-            return
-        changed = _differences(orjson.loads(path.read_bytes()), self._identity)
-        if changed:
-            raise UserError(
-                f"this stage was begun with other options or inputs: {'; '.join(changed[:5])}", where=str(self.folder),
-                fix="give the options it was begun with, or another --output",
-            )  # fmt: skip
+    def _identity(self) -> dict[str, Any]:
+        identity = {
+            "config": self.config.model_dump(mode="json", exclude=FREE_OPTIONS),
+            "parents": {role: source.digest for role, source in self.parents.items()},
+            "data": dict(self.data_digests),
+        }
+        return inside_run(identity, Path(self.config.output))
 
     def unchanged_and_finished(self) -> bool:
         """Whether the work is already done; a finished stage with other options is an error."""
         if not is_finished(self.folder):
             return False
         if self.runtime.is_main:
-            self._check_identity()
+            check_identity(self.folder, self._identity())
+            if not (self.folder / "report.html").is_file():  # killed between the commit and the pages
+                self._write_pages()
             self.say(f"{self.name}: {self.folder} is finished and unchanged, skipped")
         return True
 
@@ -220,29 +247,9 @@ def open_stage(
     name: str, config: StageConfig, runtime: Runtime, *, parents: Mapping[str, Source], data_digests: Mapping[str, str]
 ) -> Stage:
     """The stage's folder inside `config.output`, and what makes it the same stage next time."""
-    run = Path(config.output)
-    folder = stage_folder(run, name)
+    folder = stage_folder(Path(config.output), name)
     runtime.ranks.barrier()
-    identity = {
-        "config": config.model_dump(mode="json", exclude={"output"}),
-        "parents": {role: source.digest for role, source in parents.items()},
-        "data": dict(data_digests),
-    }
-    return Stage(name, folder, config, runtime, identity)
-
-
-def _differences(before: Any, now: Any, path: str = "") -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = sorted({*before, *now})
-        return [text for key in keys for text in _differences(before.get(key), now.get(key), f"{path}.{key}")]
-    if before == now:
-        return []
-    return [f"{path.lstrip('.').removeprefix('config.')} {_short(before)} -> {_short(now)}"]
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else text[:12] + ".."
+    return Stage(name, folder, config, runtime, parents, data_digests)
 
 
 def _recorded_seconds(path: Path) -> float:
