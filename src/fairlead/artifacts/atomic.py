@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -174,6 +175,18 @@ def require_space(folder: Path, num_bytes: int) -> None:
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if num_bytes and shutil.disk_usage(place).free < num_bytes * SPACE_FACTOR:
         raise _disk_full(folder, int(num_bytes * SPACE_FACTOR))
+
+
+def require_folder(folder: Path, num_bytes: int) -> None:
+    """Raise UserError (74) unless files can be written in a folder, which need not exist, with room for `num_bytes`."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    with explain_disk_errors(place):
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except FileNotFoundError:  # file systems such as /proc
+            raise PermissionError(errno.EACCES, "cannot be written", str(place)) from None
+    require_space(folder, num_bytes)
 
 
 @contextmanager

@@ -47,6 +47,11 @@ class ModelFolder:
     """Bytes of weights."""
 
 
+def may_be_hub_id(name: str) -> bool:
+    """Whether a name that is no folder can be asked for at the hub: `owner/name`."""
+    return name.count("/") == 1 and not name.startswith((".", "~", "/")) and not name.endswith("/")
+
+
 def check_model_folder(folder: Path) -> ModelFolder:
     """Facts of a model or adapter folder that is safe to parse.
 

@@ -7,6 +7,9 @@ from fairlead.config.chat import ChatConfig
 def chat(*words: Words) -> None:
     """Talk to a model in the terminal."""
     config = config_from_words("chat", ChatConfig, words, positional="model")
+    from fairlead.cli.preflight import check_chat
+
+    check_chat(config)
     from fairlead.generate.chat import chat as talk
 
     talk(

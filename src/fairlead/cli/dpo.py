@@ -7,6 +7,9 @@ from fairlead.config.stages import DpoConfig
 def dpo(*words: Words) -> None:
     """Optimise on preference pairs directly."""
     config = config_from_words("dpo", DpoConfig, words)
+    from fairlead.cli.preflight import check_stage
+
+    check_stage("dpo", config)
     from fairlead.train.dpo import train_dpo
 
     folder = train_dpo(config)

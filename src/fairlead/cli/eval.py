@@ -8,6 +8,9 @@ def evaluate(*words: Words) -> None:
     """Measure a model on held-out rows."""
     config = config_from_words("eval", EvalConfig, words, positional="model")
     required(config.model, "model", "name one: fairlead eval MODEL --conversations HELD_OUT.jsonl")
+    from fairlead.cli.preflight import check_eval
+
+    check_eval(config)
     from fairlead.evaluate.evaluate import evaluate as measure
 
     folder = measure(config)

@@ -13,7 +13,10 @@ def export(artifact: Path, folder: Path, /) -> None:
     folder
         The new folder.
     """
+    from fairlead.artifacts.manifest import require_kind
     from fairlead.cli.words import show_result
+
+    require_kind(artifact, ("policy",), wanted_for="export")
     from fairlead.models.export import export as merge
 
     difference = merge(artifact, folder)

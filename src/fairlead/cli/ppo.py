@@ -7,6 +7,9 @@ from fairlead.config.stages import PpoConfig
 def ppo(*words: Words) -> None:
     """Optimise against a reward model."""
     config = config_from_words("ppo", PpoConfig, words)
+    from fairlead.cli.preflight import check_stage
+
+    check_stage("ppo", config)
     from fairlead.train.ppo import train_ppo
 
     folder = train_ppo(config)

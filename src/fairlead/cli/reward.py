@@ -7,6 +7,9 @@ from fairlead.config.stages import RewardConfig
 def reward(*words: Words) -> None:
     """Train a reward model on preference pairs."""
     config = config_from_words("reward", RewardConfig, words)
+    from fairlead.cli.preflight import check_stage
+
+    check_stage("reward", config)
     from fairlead.train.reward import train_reward
 
     folder = train_reward(config)

@@ -4,6 +4,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from fairlead.cli.words import Words, show_result, split_recipe, take_flags
+from fairlead.config.journey import JourneyConfig
+from fairlead.config.parse import load
 from fairlead.errors import ExitCode, UserError
 
 HELP = """fairlead run: run a journey; finished stages are skipped, interrupted ones go on.
@@ -25,9 +27,13 @@ def run(*words: Words) -> None:
     recipe, overrides = split_recipe(rest)
     if recipe is None:
         recipe, overrides = _by_name(rest)
-    from fairlead.pipeline.run import run_journey
+    journey = load(JourneyConfig, recipe, overrides)
+    from fairlead.cli.preflight import check_journey
 
-    folder = run_journey(recipe, overrides, dry_run="--dry-run" in flags)
+    check_journey(journey)
+    from fairlead.pipeline.run import run_config
+
+    folder = run_config(journey, dry_run="--dry-run" in flags)
     if not flags:
         show_result("Journey", folder, f"fairlead runs {folder}")
 

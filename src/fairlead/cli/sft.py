@@ -7,6 +7,9 @@ from fairlead.config.stages import SftConfig
 def sft(*words: Words) -> None:
     """Fine-tune on conversations."""
     config = config_from_words("sft", SftConfig, words)
+    from fairlead.cli.preflight import check_stage
+
+    check_stage("sft", config)
     from fairlead.train.sft import train_sft
 
     folder = train_sft(config)

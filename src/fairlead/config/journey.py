@@ -1,10 +1,16 @@
 """A recipe: the stages of one journey, in the order they run."""
 
-from pydantic import Field, PositiveInt
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import Field, PositiveInt, model_validator
 
 from fairlead.config.common import BatchConfig, RuntimeConfig, SamplingConfig
 from fairlead.config.section import Section
 from fairlead.config.stages import DpoConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig
+
+STAGES = ("split", "sft", "replies", "reward", "dpo", "ppo")
+"""The stages that make something, in the order they run; eval comes last and measures them."""
 
 
 class SplitConfig(Section):
@@ -60,7 +66,7 @@ class JourneyConfig(Section):
     notes: tuple[str, ...] = ()
     """Sentences the report says before any number."""
     runtime: RuntimeConfig = RuntimeConfig()
-    """Machine options of every stage that does not set its own."""
+    """Machine options of every stage; what a stage sets itself wins."""
     split: SplitConfig | None = None
     """Share rows out."""
     sft: SftConfig | None = None
@@ -75,3 +81,47 @@ class JourneyConfig(Section):
     """Optimise the reward model's score."""
     eval: EvalConfig | None = None
     """Measure every policy of the run, each beside its parent; `model` and `parent` are filled in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shared_runtime(cls, values: Any) -> Any:
+        """Lay the journey's machine options under those of each stage."""
+        if not isinstance(values, dict) or not isinstance(values.get("runtime"), dict):
+            return values
+        shared = values["runtime"]
+        stages = {name: values[name] for name in (*STAGES[1:], "eval") if isinstance(values.get(name), dict)}
+        own = {name: stage.get("runtime", {}) for name, stage in stages.items()}
+        return values | {
+            name: stage | {"runtime": shared | own[name]}
+            for name, stage in stages.items()
+            if isinstance(own[name], dict)
+        }
+
+    @model_validator(mode="after")
+    def _references(self) -> "JourneyConfig":
+        """`@stage` names a stage of this recipe that runs before the one that names it."""
+        written = [name for name in STAGES if getattr(self, name) is not None]
+        for name in (*written, "eval"):
+            earlier = written if name == "eval" else written[: written.index(name)]
+            for text in _texts(getattr(self, name)):
+                if text.startswith("@") and text[1:].partition("/")[0] not in earlier:
+                    made = ", ".join(f"@{stage}" for stage in earlier) or "none"
+                    raise ValueError(
+                        f"{name} names {text}, which no earlier stage of this recipe makes; write one of: {made}"
+                    )
+        return self
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string in a section, at any depth."""
+    match value:
+        case str():
+            yield value
+        case Section():
+            for name in type(value).model_fields:
+                yield from _texts(getattr(value, name))
+        case tuple():
+            for item in value:
+                yield from _texts(item)
+        case _:
+            pass

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -184,6 +185,33 @@ def dataset_path(name: str, cache: Path) -> Path:
 def resolve_paths(names: Sequence[str], cache: Path) -> list[Path]:
     """Files by path, or starter datasets by name."""
     return [dataset_path(name, cache) if name in STARTER_DATASETS else Path(name) for name in names]
+
+
+def missing(cache: Path) -> list[str]:
+    """Names of the starter models and datasets that the cache lacks, or holds damaged."""
+    files = {name: package.folder(cache) for package in PACKAGES for name in package.assets if name != "LICENSE"}
+    assets = WEIGHTS.assets | ROWS.assets
+    return [name for name, folder in files.items() if not _intact(folder, assets[name])]
+
+
+class RegistryCheck:
+    """Asks pip whether the registry knows the starter package; begins at once, and is read later."""
+
+    def __init__(self, pip: Sequence[str] = PIP, *, timeout_seconds: float = 3.0) -> None:
+        options = ["--disable-pip-version-check", "--retries=0", f"--timeout={timeout_seconds}"]
+        command = [*pip, "index", "versions", WEIGHTS.name, *options]
+        self._deadline = time.monotonic() + timeout_seconds
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def answer(self) -> str:
+        """What the registry offers, or an empty string when it gave no answer in time."""
+        try:
+            text, _ = self._process.communicate(timeout=max(0.1, self._deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            return ""
+        return f"pip finds {WEIGHTS.name} {WEIGHTS.version}" if WEIGHTS.version in text else ""
 
 
 def _verified(package: Package, name: str, cache: Path) -> Path:

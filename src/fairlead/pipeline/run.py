@@ -1,17 +1,16 @@
 """Running a journey: every stage of a recipe in order, then one report."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fairlead.artifacts.atomic import write_text
 from fairlead.artifacts.stages import stage_folder
-from fairlead.config.journey import JourneyConfig
-from fairlead.config.parse import load, parse_mapping
+from fairlead.config.journey import STAGES, JourneyConfig
+from fairlead.config.parse import parse_mapping
 from fairlead.config.section import Section
 from fairlead.config.show import recipe_text
-from fairlead.errors import UserError
 from fairlead.evaluate.evaluate import evaluate
 from fairlead.evaluate.report import journey_report
 from fairlead.pipeline.datasets import make_pairs, split_rows
@@ -21,14 +20,8 @@ from fairlead.train.ppo import train_ppo
 from fairlead.train.reward import train_reward
 from fairlead.train.sft import train_sft
 
-STAGES = ("split", "sft", "replies", "reward", "dpo", "ppo")
 POLICIES = ("sft", "dpo", "ppo")
 C = TypeVar("C", bound=Section)
-
-
-def run_journey(recipe: Path, overrides: Sequence[str] = (), *, dry_run: bool = False) -> Path:
-    """Run or go on with the journey of a recipe; returns the run's folder."""
-    return run_config(load(JourneyConfig, recipe, overrides), dry_run=dry_run)
 
 
 def run_config(journey: JourneyConfig, *, dry_run: bool = False) -> Path:
@@ -37,7 +30,7 @@ def run_config(journey: JourneyConfig, *, dry_run: bool = False) -> Path:
     planned = [name for name in STAGES if getattr(journey, name) is not None]
     foreseen = estimate(journey, planned)
     if dry_run:
-        _say(recipe_text(journey))
+        print(recipe_text(journey))
         _say(describe(foreseen))
         return run
     run.mkdir(parents=True, exist_ok=True)
@@ -76,28 +69,22 @@ def _measure(journey: JourneyConfig, name: str, run: Path) -> Path:
 
 
 def in_run(journey: JourneyConfig, name: str, run: Path) -> Any:
-    """The stage's options with `@stage` references as folders of this run, and the journey's machine options."""
+    """The stage's options with `@stage` references as folders of this run."""
     section: Section = getattr(journey, name)
-    values = _resolved(section.model_dump(exclude_unset=True), run, f"{name}")
-    fields = type(section).model_fields
-    if "output" in fields:
+    values = _resolved(section.model_dump(), run)
+    if "output" in values:
         values["output"] = str(run)
-    if "runtime" in fields and "runtime" not in section.model_fields_set:
-        values["runtime"] = journey.runtime.model_dump()
     return parse_mapping(type(section), values, name)
 
 
-def _resolved(value: Any, run: Path, where: str) -> Any:
+def _resolved(value: Any, run: Path) -> Any:
     if isinstance(value, dict):
-        return {key: _resolved(item, run, f"{where}.{key}") for key, item in value.items()}
+        return {key: _resolved(item, run) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_resolved(item, run, where) for item in value]
+        return [_resolved(item, run) for item in value]
     if not (isinstance(value, str) and value.startswith("@")):
         return value
-    stage, _, rest = value[1:].partition("/")
-    if stage not in STAGES:
-        raise UserError("there is no such stage", where=where, got=value, want=f"@ and one of {', '.join(STAGES)}",
-                        fix="name a stage of this recipe")  # fmt: skip
+    stage, _, rest = value[1:].partition("/")  # JourneyConfig knows that the stage is there
     folder = stage_folder(run, stage)
     return str(folder / rest) if rest else str(folder)
 

@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes and speaks; torchrun numbers them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def cache_folder() -> Path:
     """Where downloads are kept: $XDG_CACHE_HOME/fairlead, or ~/.cache/fairlead. It need not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME", "")
