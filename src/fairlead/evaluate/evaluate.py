@@ -23,7 +23,7 @@ from fairlead.config.stages import EvalConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Example, conversation_examples, preference_examples, prompt_examples
 from fairlead.data.language import is_chinese
-from fairlead.data.load import read_conversations, read_preferences, read_prompts
+from fairlead.data.load import check_rejections, read_conversations, read_preferences, read_prompts
 from fairlead.data.starter import resolve_paths
 from fairlead.errors import UserError
 from fairlead.evaluate.card import model_card
@@ -185,7 +185,7 @@ class _Bench:
         for path in resolve_paths(self.config.preferences, cache_folder()):
             loaded = read_preferences([path])
             digests |= loaded.digests
-            groups[path.stem], _ = preference_examples(
+            groups[_group_name(path)], _ = preference_examples(
                 loaded.records, self.template, self.config.max_length, end_token=end_token
             )
         return measure_preferences(self.roles, role, groups, self.config.batch, self.runtime)
@@ -194,14 +194,15 @@ class _Bench:
         loaded = read_prompts(resolve_paths(self.config.prompts, cache_folder()))
         digests |= loaded.digests
         records = loaded.records[: self.config.max_prompts] if self.config.max_prompts else loaded.records
-        prompts, _ = prompt_examples(records, self.template, self.config.max_length)
+        prompts, too_long = prompt_examples(records, self.template, self.config.max_length)
+        check_rejections(too_long, len(records), max_reject_rate=0.0)
         child = self._sample("policy", prompts)
         before = self._sample("parent", prompts) if "parent" in self.roles.roles else None
         scores = self._scores(prompts, child) if self.reward else []
         parent_scores = self._scores(prompts, before) if self.reward and before else []
         answers = [
             Answer(
-                prompt=self._text(prompts[i]), reply=self.template.decode(child[i].tokens),
+                prompt=records[i].messages[-1].content, reply=self.template.decode(child[i].tokens),
                 parent_reply=self.template.decode(before[i].tokens) if before else None,
                 score=scores[i] if scores else None, parent_score=parent_scores[i] if parent_scores else None,
             )
@@ -219,9 +220,6 @@ class _Bench:
         ends = self.template.end_token_ids
         rows = [tuple(token for token in response.tokens if token not in ends) for response in responses]
         return measure(rows, [response.finished for response in responses])
-
-    def _text(self, prompt: Sequence[int]) -> str:
-        return self.template.decode(prompt)
 
     def _sample(self, role: str, prompts: Sequence[tuple[int, ...]]) -> list[Response]:
         engine = Engine(self.roles, role, self.template.end_token_ids, self.runtime, decode=self.template.decode)
@@ -243,6 +241,11 @@ class _Bench:
             for role in ("policy", "parent")
         )
         return [float(kl_k1(p.double(), q.double()).sum()) for p, q in zip(policy, parent, strict=True)]
+
+
+def _group_name(path: Path) -> str:
+    """How a file of pairs is called in the report."""
+    return "held-out pairs" if path.stem == "held_out" else path.stem
 
 
 def _score_at(reward: Source) -> str:

@@ -27,6 +27,8 @@ STARTER_NOTE = (
 MAX_ANSWERS = 12  # shown open; the rest is folded away
 TEMPLATES = Path(__file__).parent / "templates"
 _DID = {
+    "split": "shared the rows out by prompt, so that no prompt stands in two parts",
+    "replies": "let the fine-tuned model answer: its replies are the rejected ones, the reference replies the chosen ones",
     "sft": "learned to imitate reference replies, from good examples only",
     "reward": "learned to score a reply, from pairs in which one reply is better",
     "ppo": "practised on prompts: the reward model scored its answers, and a KL penalty held it near its reference",
@@ -73,7 +75,7 @@ def journey_report(run: Path, stages: Sequence[Path], *, title: str, notes: Sequ
     `stages` are finished stage folders in the order of the journey. `notes` are said on top, before any number.
     """
     read = [read_stage(stage) for stage in stages]
-    evaluations = [stage_evaluation(stage) for stage in read if stage.evaluation]
+    evaluations = _latest([stage for stage in read if stage.evaluation])
     models = board(evaluations)
     verdicts = all_claims(evaluations)
     path = run / "report.html"
@@ -231,11 +233,19 @@ def _journey_row(stage: StageFolder, run: Path) -> dict[str, str]:
         "name": label(stage.manifest.stage),
         "folder": name,
         "link": f"{name}/report.html" if linked else "",
-        "did": _DID.get(stage.manifest.stage, stage.manifest.kind),
+        "did": _DID.get(stage.manifest.stage, "measured the model on held-out rows"),
         "sizes": wording.sizes(stage.sizes),
         "wall": wording.duration(stage.wall_seconds),
         "memory": wording.size(stage.peak_memory_bytes) if stage.peak_memory_bytes else "–",
     }
+
+
+def _latest(stages: Sequence[StageFolder]) -> list[Evaluation]:
+    """One evaluation per model: that of an eval stage, where there is one, replaces what training measured itself."""
+    reports = [stage for stage in stages if stage.manifest.kind == "report"]
+    measured = {stage_evaluation(stage).stage.model for stage in reports}
+    trained = [stage for stage in stages if stage.manifest.kind != "report" and stage.path.name not in measured]
+    return [stage_evaluation(stage) for stage in stages if stage in trained or stage in reports]
 
 
 def _journey_figures(stages: Sequence[StageFolder]) -> list[Figure]:

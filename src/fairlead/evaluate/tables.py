@@ -216,7 +216,16 @@ def _name(evaluation: Evaluation) -> str:
 
 def label(stage: str) -> str:
     """A stage's name in a table."""
-    return {"sft": "SFT", "dpo": "DPO", "ppo": "PPO", "reward": "Reward model"}.get(stage, stage)
+    names = {
+        "sft": "SFT",
+        "dpo": "DPO",
+        "ppo": "PPO",
+        "reward": "Reward model",
+        "split": "Split",
+        "replies": "Own replies",
+    }
+    measured = stage.removeprefix("eval-")
+    return names.get(stage, stage) if measured == stage else f"Measuring {names.get(measured, measured)}"
 
 
 def all_claims(evaluations: list[Evaluation]) -> list[Claim]:

@@ -15,7 +15,7 @@ from fairlead.config.journey import RepliesConfig, SplitConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.load import read_conversations
 from fairlead.data.split import split_by_prompt, split_digest
-from fairlead.data.starter import resolve_paths
+from fairlead.data.starter import licences, resolve_paths
 from fairlead.generate.engine import Engine
 from fairlead.models.build import add_frozen
 from fairlead.models.loading import load_tokenizer
@@ -55,7 +55,8 @@ def split_rows(config: SplitConfig, run: Path, *, seed: int) -> Path:
         for name, records in parts.items():
             _write(folder / f"{name}.jsonl", ({"messages": _plain(r.messages)} for r in records))
         facts = {"split_digest": digest, "duplicates": duplicates, "prompts_too_long": too_long}
-        facts |= {name: len(records) for name, records in parts.items()}
+        facts["licences"] = licences(config.sources)
+        facts["sizes"] = {"rows": sum(map(len, parts.values()))}
         write_manifest(folder, Manifest(
             kind="dataset", stage="split", config=config.model_dump(mode="json"), data_digests=digests, facts=facts,
             seed=seed, wall_seconds=time.monotonic() - began, versions=package_versions(),
@@ -89,7 +90,8 @@ def make_pairs(config: RepliesConfig, run: Path) -> Path:
             _write(folder / f"{name}.jsonl", map(_pair, pairs))
         write_manifest(folder, Manifest(
             kind="dataset", stage="replies", config=config.model_dump(mode="json"), data_digests=digests,
-            parents={"model": Parent(path=source.name, digest=source.digest)}, facts=counts, seed=runtime.seed,
+            parents={"model": Parent(path=source.name, digest=source.digest)},
+            facts={"sizes": {"pairs": sum(counts.values())}}, seed=runtime.seed,
             num_threads=runtime.num_threads, wall_seconds=time.monotonic() - began, versions=package_versions(),
             peak_memory_bytes=peak_memory_bytes(runtime.device),
         ))  # fmt: skip

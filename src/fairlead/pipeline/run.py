@@ -20,7 +20,7 @@ from fairlead.train.ppo import train_ppo
 from fairlead.train.reward import train_reward
 from fairlead.train.sft import train_sft
 
-POLICIES = ("sft", "dpo", "ppo")
+MEASURED = ("sft", "reward", "dpo", "ppo")
 C = TypeVar("C", bound=Section)
 
 
@@ -45,7 +45,7 @@ def run_config(journey: JourneyConfig, *, dry_run: bool = False) -> Path:
         done.append(_run_stage(journey, name, run))
     if journey.eval is not None:
         _say(f"[{len(planned) + 1}/{len(planned) + 1}] eval: every policy beside its parent, on the same held-out rows")
-        done += [_measure(journey, name, run) for name in POLICIES if name in planned]
+        done += [_measure(journey, name, run) for name in MEASURED if name in planned]
     report = journey_report(run, done, title=journey.title, notes=journey.notes)
     _say(f"report: {report}")
     return run
@@ -64,8 +64,10 @@ def _run_stage(journey: JourneyConfig, name: str, run: Path) -> Path:
 
 
 def _measure(journey: JourneyConfig, name: str, run: Path) -> Path:
-    config = in_run(journey, "eval", run).model_copy(update={"model": str(stage_folder(run, name))})
-    return evaluate(config)
+    """A policy on conversations and prompts, a reward model on pairs."""
+    config = in_run(journey, "eval", run)
+    other = {"conversations": (), "prompts": (), "reward_model": ""} if name == "reward" else {"preferences": ()}
+    return evaluate(config.model_copy(update={"model": str(stage_folder(run, name)), **other}))
 
 
 def in_run(journey: JourneyConfig, name: str, run: Path) -> Any:

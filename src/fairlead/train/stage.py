@@ -18,6 +18,7 @@ from fairlead.artifacts.manifest import BaseWeights as ManifestBase
 from fairlead.artifacts.manifest import Kind, Manifest, Parent, package_versions, write_manifest
 from fairlead.artifacts.stages import is_finished, stage_folder
 from fairlead.config.stages import StageConfig
+from fairlead.data.starter import licences
 from fairlead.evaluate.card import model_card
 from fairlead.evaluate.report import stage_report
 from fairlead.evaluate.summary import Evaluation, write_evaluation
@@ -183,7 +184,7 @@ class Stage:
                     seed=self.runtime.seed,
                     wall_seconds=self._seconds_in_all(),
                     peak_memory_bytes=peak_memory_bytes(self.runtime.device),
-                    facts=dict(facts),
+                    facts=dict(facts) | {"licences": licences([base.name, *self.config.data.train])},
                 ),
             )
             self._write_pages()
