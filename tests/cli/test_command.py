@@ -5,39 +5,16 @@ import resource
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from fairlead.cli.main import VERBS
 from fairlead.errors import ExitCode
+from installed import COMMAND, failure, fairlead
 
-COMMAND = Path(sys.executable).with_name("fairlead")
 HEAVY = ("torch", "transformers", "peft", "pyarrow", "matplotlib", "numpy", "accelerate")
 
 pytestmark = pytest.mark.skipif(not COMMAND.exists(), reason="fairlead is not installed beside this Python")
-
-
-def fairlead(*words, cwd=None, **environment):
-    return subprocess.run(
-        [str(COMMAND), *words],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "200", **environment},
-        timeout=60,
-        check=False,
-    )
-
-
-def failure(result, code):
-    """The lines of stderr of a command that failed as it should."""
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    lines = result.stderr.splitlines()
-    assert lines[0].startswith("error: ")
-    assert lines[-1].startswith("fix: ")
-    return lines
 
 
 def test_help_is_quick():

@@ -69,6 +69,12 @@ def holder(folder: Path) -> Holder | None:
     return found if found and _may_be_alive(found) else None
 
 
+def require_free(folder: Path) -> None:
+    """Raise UserError (75) when a living process holds a folder; takes no lock and makes nothing."""
+    if found := holder(folder):
+        raise _in_use(folder, found)
+
+
 def _open_locked(path: Path) -> int:
     """Open the lock file and take the kernel's lock on it."""
     while True:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from fairlead.artifacts.atomic import require_folder
+from fairlead.artifacts.lock import require_free
 from fairlead.artifacts.manifest import MANIFEST_NAME, Kind, require_kind
 from fairlead.artifacts.model_folder import check_model_folder, may_be_hub_id
 from fairlead.artifacts.stages import stage_folder
@@ -34,6 +35,8 @@ def check_stage(verb: str, config: SftConfig | RewardConfig | DpoConfig | PpoCon
     if isinstance(config, PpoConfig):
         _check_reward_model(config.reward_model)
     require_folder(Path(config.output), ROOM_BYTES)
+    if is_first_rank():
+        require_free(stage_folder(Path(config.output), verb))
     _check_stage_rows(verb, config)
 
 

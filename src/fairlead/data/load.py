@@ -77,7 +77,8 @@ def kind_of(path: Path | str) -> Kind:
     layout = _layout_of(Path(path), rows, _ALL_KINDS)
     if layout is None:
         reason = next(row for row in rows if isinstance(row, str))
-        raise UserError(f"no row can be read: {reason}", where=str(path), exit_code=ExitCode.BAD_DATA)
+        fix = "mend the file, or save it again in one of the known formats"
+        raise UserError(f"no row can be read: {reason}", where=str(path), fix=fix, exit_code=ExitCode.BAD_DATA)
     return layout.kind
 
 
@@ -152,7 +153,8 @@ def _layout_of(path: Path, rows: Sequence[Row], kinds: tuple[Kind, ...]) -> Layo
     """The layout of most rows. None where no row could even be parsed: then every row is a rejection already."""
     parsed = [row for row in rows if not isinstance(row, str)]
     if not rows:
-        raise UserError("the file holds no rows", where=str(path), exit_code=ExitCode.MISSING_INPUT)
+        fix = "name a file with rows"
+        raise UserError("the file holds no rows", where=str(path), fix=fix, exit_code=ExitCode.MISSING_INPUT)
     if not parsed:
         return None
     found = Counter(layout.name for layout in map(detect, parsed) if layout is not None)

@@ -34,7 +34,10 @@ def expand(paths: Iterable[Path | str]) -> list[Path]:
     for path in map(Path, paths):
         found = sorted(p for p in path.rglob("*") if p.is_file() and _format(p)) if path.is_dir() else [path]
         if not found:
-            raise UserError("the folder holds no data files", where=str(path), want=_known(), exit_code=_MISSING)
+            fix = "name a folder with rows"
+            raise UserError(
+                "the folder holds no data files", where=str(path), want=_known(), fix=fix, exit_code=_MISSING
+            )
         files += found
     return files
 
@@ -55,7 +58,8 @@ def read_rows_and_digest(path: Path | str) -> tuple[Iterator[tuple[int, Row]], s
     form = _format(path)
     if not form:
         got = path.suffix or "no suffix"
-        raise UserError("this kind of file is not known", where=str(path), got=got, want=_known())
+        fix = "convert it, or rename it if only its name is unusual"
+        raise UserError("this kind of file is not known", where=str(path), got=got, want=_known(), fix=fix)
     stored = _read(path)
     data = _decompressed(path, stored) if path.suffix == ".gz" else stored
     if data.startswith(b"version https://git-lfs"):
@@ -94,7 +98,8 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         raise UserError("there is no such file", where=str(path), fix="check the path", exit_code=_MISSING) from None
     except OSError as error:
-        raise UserError(f"the file cannot be read ({error.strerror})", where=str(path), exit_code=_MISSING) from error
+        what, fix = f"the file cannot be read ({error.strerror})", "check the path and its permissions"
+        raise UserError(what, where=str(path), fix=fix, exit_code=_MISSING) from error
 
 
 def _too_large(path: Path, size: int) -> UserError:

@@ -1,0 +1,268 @@
+"""What a user sees who gives something wrong: message, fix and exit code, through the installed command."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from fairlead.artifacts.lock import lock
+from fairlead.artifacts.manifest import Manifest, write_manifest
+from fairlead.cli.main import run
+from fairlead.errors import ExitCode
+from installed import COMMAND, failure, fairlead
+from tiny import tiny_model, write_conversations, write_preferences
+
+USAGE, BAD_DATA, MISSING, IO, RETRY = (
+    ExitCode.USAGE, ExitCode.BAD_DATA, ExitCode.MISSING_INPUT, ExitCode.IO, ExitCode.RETRY
+)  # fmt: skip
+ALONE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+TORCH_MISSING = {"PYTHONPATH": "no-torch"}  # a folder with a torch that cannot be imported: the answer comes before it
+
+pytestmark = pytest.mark.skipif(not COMMAND.exists(), reason="fairlead is not installed beside this Python")
+
+
+@pytest.fixture
+def here(tmp_path):
+    """A folder with good rows, and a torch that fails on import for those who ask for it."""
+    write_conversations(tmp_path / "rows.jsonl", 8)
+    write_preferences(tmp_path / "pairs.jsonl", 8)
+    (tmp_path / "no-torch").mkdir()
+    (tmp_path / "no-torch" / "torch.py").write_text("raise SystemExit('torch was imported')")
+    return tmp_path
+
+
+@pytest.fixture
+def early(here):
+    """Run a command that must be refused before torch is imported."""
+
+    def refused(code, *words, **environment):
+        return failure(fairlead(*words, cwd=here, **ALONE, **environment, **TORCH_MISSING), code)
+
+    return refused
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny model; copied before it is damaged."""
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+# --- rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "says", "fix"),
+    [
+        ("empty.jsonl", "", MISSING, "empty.jsonl: the file is empty", "name a file with rows"),
+        ("blank.jsonl", "\ufeff \n\n", MISSING, "blank.jsonl: the file is empty", "name a file with rows"),
+        ("a.txt", "x", USAGE, "a.txt: this kind of file is not known; got .txt; want .json", "convert it"),
+        ("u.jsonl", '{"foo": 1}\n', BAD_DATA, "got the keys 'foo'; want one of: ", "rename the columns"),
+        ("p.jsonl", b"version https://git-lfs.github.com/spec/v1\n", BAD_DATA, "Git-LFS pointer", "git lfs pull"),
+        ("z.json", '[{"prompt": "a", "completion": "b"},\n{"prompt"', BAD_DATA, "z.json:2: this is not JSON", "mend"),
+        ("cn.jsonl", '{"prompt": "你好", "completion": "再见"}'.encode("gb18030"), BAD_DATA, "", ""),
+        ("bomb.jsonl.gz", None, BAD_DATA, "unpacks to far more than it should", "unpack it yourself"),
+        ("b.parquet", b"PAR1 not parquet", BAD_DATA, "b.parquet", "fetch it again"),
+    ],
+)
+def test_files_of_rows(here, early, name, content, code, says, fix):
+    if content is None:
+        import gzip
+
+        content = gzip.compress(b'{"prompt": "a", "completion": "b"}\n' * 1_000_000)
+    (here / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    lines = early(code, "sft", "--data", name)
+    assert says in lines[0]
+    assert fix in lines[-1]
+
+
+def test_a_broken_line_is_named_and_kept(here, early):
+    with (here / "rows.jsonl").open("a") as file:
+        file.write('{"prompt": "cut off\n')
+    lines = early(BAD_DATA, "sft", "--data", "rows.jsonl", "--output", "run")
+    assert lines[0].startswith("error: rows.jsonl:9: 1 of 9 rows cannot be used; got 1 × ")
+    assert "want at most 1.00% unusable rows" in lines[0]
+    rejects = here / "run" / "01-sft" / "rejects.jsonl"
+    assert lines[-1] == f"fix: mend the rows listed in {rejects.relative_to(here)}"
+    assert json.loads(rejects.read_text())["line"] == 9
+
+
+def test_rows_of_another_kind(early):
+    lines = early(USAGE, "sft", "--data", "pairs.jsonl")
+    assert lines[0].startswith("error: pairs.jsonl: this file holds preferences; got layout ")
+    assert "fairlead reward" in lines[-1]
+    assert "`fairlead sft` takes conversations" in early(USAGE, "dpo", "--data", "rows.jsonl")[-1]
+
+
+def test_rows_that_are_not_there(early):
+    assert "data.train: no training rows are named" in early(USAGE, "reward")[0]
+    assert early(MISSING, "sft", "--data", "none.jsonl")[0].startswith("error: none.jsonl: there is no such file")
+
+
+# --- options and recipes
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says", "fix"),
+    [
+        ("sft:\n  optim:\n    learning_rte: 1e-5\n", "r.yaml:3: unknown option sft.optim.learning_rte", "optim.lr?"),
+        ("sft:\n  batch: {rows: -1}\n", "r.yaml:2: sft.batch.rows cannot be used; got -1; want greater than 0", "16"),
+        ("sft:\n  data: {train: [rows.jsonl}\n", "r.yaml:2:", ""),
+        ("a: !!python/object/apply:os.system [ls]\n", "r.yaml:1", "tag"),
+        ("sft:\n  model: {name: '@nope'}\n", "sft names @nope, which no earlier stage of this recipe makes", "none"),
+        ("sft: {data: {train: ['@replies/train.jsonl']}}\nreplies: {}\n", "sft names @replies/train.jsonl", "none"),
+    ],
+)
+def test_recipes(here, early, recipe, says, fix):
+    (here / "r.yaml").write_text(recipe)
+    lines = early(USAGE, "run", "r.yaml")
+    assert says in lines[0]
+    assert fix in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says", "fix"),
+    [
+        (["sft", "--optim.lr", "5"], "optim.lr cannot be used; got 5; want less than or equal to 1", "default 0.0002"),
+        (["sft", "--learning-rate", "1e-5"], "unknown option learning_rate", "did you mean optim.lr?"),
+        (["sft", "rows.jsonl"], "'rows.jsonl' is neither an option nor a value of one", "--data rows.jsonl"),
+        (["ppo", "--data", "rows.jsonl"], "reward_model: no reward model is named", "fairlead reward"),
+        (["ppo", "--mini-batch-size", "5"], "ppo.mini_batch_size=5 does not divide", "choose a divisor"),
+        (["eval", "smollm2-135m-instruct", "--output", "x"], "", ""),
+    ],
+)
+def test_options(early, tmp_path, words, says, fix):
+    if words[0] == "eval":
+        (tmp_path / "cache").mkdir()
+        assert "fairlead fetch" in early(MISSING, *words, XDG_CACHE_HOME=str(tmp_path / "cache"))[-1]
+        return
+    lines = early(USAGE, *words)
+    assert says in lines[0]
+    assert fix in lines[-1]
+
+
+# --- artifacts and models
+
+
+def artifact(folder, kind, stage):
+    (folder / "model").mkdir(parents=True)
+    write_manifest(folder, Manifest(kind=kind, stage=stage))
+    return folder
+
+
+def test_wrong_kind_of_artifact(here, early):
+    artifact(here / "run" / "01-sft", "policy", "sft")
+    artifact(here / "run" / "02-reward", "reward", "reward")
+    lines = early(USAGE, "ppo", "--data", "rows.jsonl", "--reward-model", "run/01-sft")
+    assert lines[0] == "error: run/01-sft is a policy; want a reward model for reward_model"
+    assert lines[-1] == "fix: pass a folder made by `fairlead reward`"
+    for words in (["sft", "--data", "rows.jsonl", "--model", "run/02-reward"], ["chat", "run/02-reward"]):
+        assert "run/02-reward is a reward model; want a policy" in early(USAGE, *words)[0]
+    assert "run/02-reward is a reward model; want a policy" in early(USAGE, "export", "run/02-reward", "x")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [
+        ("./none", MISSING, "there is no such model; got ./none"),
+        ("none", MISSING, "there is no such model; got none; want a folder, a hub id (owner/name)"),
+        ("a/b/c", MISSING, "there is no such model"),
+        ("rows.jsonl", USAGE, "rows.jsonl is a file; want a model folder"),
+    ],
+)
+def test_model_that_is_not_there(early, name, code, says):
+    assert says in early(code, "sft", "--data", "rows.jsonl", "--model", name)[0]
+
+
+def test_model_folders_that_may_not_be_loaded(here, early, folder):
+    def refused(name, change, code, says):
+        copy = shutil.copytree(folder, here / name)
+        change(copy)
+        lines = early(code, "sft", "--data", "rows.jsonl", "--model", name)
+        assert says in "\n".join(lines)
+
+    def to_pickle(copy):
+        (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+
+    def to_pointer(copy):
+        (copy / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+    def to_code(copy):
+        (copy / "modeling.py").write_text("print('hello')")
+
+    def to_stump(copy):
+        path = copy / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-100])
+
+    refused("pickled", to_pickle, BAD_DATA, "pytorch_model.bin")
+    refused("pointer", to_pointer, BAD_DATA, "model.safetensors is a Git-LFS pointer, not the file itself")
+    refused("code", to_code, BAD_DATA, "modeling.py is code inside a model folder")
+    refused("stump", to_stump, BAD_DATA, "model.safetensors is cut off or damaged")
+
+
+def test_tokenizer_and_embedding_disagree(here, folder):
+    copy = shutil.copytree(folder, here / "tall")
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": 320, "content": "<pad>"})
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    lines = failure(fairlead("sft", "--data", "rows.jsonl", "--model", "tall", cwd=here, **ALONE), BAD_DATA)
+    assert "tall: the tokenizer knows tokens that the embedding has no row for; got token id 320" in lines[0]
+    assert "want ids below 320" in lines[0]
+
+
+def test_hub_out_of_reach(here):
+    words = ["chat", "--model", "nobody/nothing", "--prompt", "x"]
+    lines = failure(fairlead(*words, cwd=here, **ALONE, HF_HOME=str(here)), MISSING)
+    assert lines[0].startswith("error: nobody/nothing: the model could not be had from the hub")
+    assert "--model PATH" in lines[-1]
+
+
+def test_no_gpu(here, folder, monkeypatch, capsys):
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run(["sft", "--data", "rows.jsonl", "--model", str(folder), "--runtime.device", "cuda"]) == USAGE
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "error: runtime.device: no CUDA device is visible; got cuda; want cpu or auto"
+    assert second == "fix: runtime.device=cpu (or auto)"
+
+
+def test_adapter_whose_base_changed(here, folder, monkeypatch, capsys):
+    monkeypatch.chdir(here)
+    base = shutil.copytree(folder, here / "base")
+    assert run(["sft", "--data", "rows.jsonl", "--model", "base", "--max-steps", "1", "--output", "run"]) == 0
+    weights = bytearray((base / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (base / "model.safetensors").write_bytes(weights)
+    capsys.readouterr()
+    assert run(["chat", "run/01-sft", "--prompt", "x"]) == BAD_DATA
+    assert "the adapter was trained on other base weights; got base " in capsys.readouterr().err
+
+
+# --- folders
+
+
+def test_output_in_use(here, early):
+    with lock(here / "run" / "01-sft"):
+        lines = early(RETRY, "sft", "--data", "rows.jsonl", "--output", "run")
+    assert lines[0].startswith(f"error: run/01-sft is in use by pid {os.getpid()} on host ")
+
+
+def test_output_that_cannot_be_written(here, early):
+    (here / "file").write_text("")
+    lines = early(IO, "sft", "--data", "rows.jsonl", "--output", "file/run")
+    assert "a file is in the way" in lines[0]
+    assert "no permission to write" in early(IO, "sft", "--data", "rows.jsonl", "--output", "/proc/run")[0]
+
+
+def test_disk_without_room(here):
+    (here / "small").mkdir()
+    mount = f"mount -t tmpfs -o size=1m none {here / 'small'}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    inside = ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$0" "$@"']
+    result = fairlead("sft", "--data", "rows.jsonl", "--output", "small/run", cwd=here, before=inside, **TORCH_MISSING)
+    lines = failure(result, IO)
+    assert lines[0].startswith("error: disk full: needs ")
+    assert "small/run" in lines[0]
+    assert "fairlead clean" in lines[-1]
