@@ -46,11 +46,11 @@ def flops_per_token(
     N counts every matrix the token passes, the output embedding included (Kaplan et al. 2020, section 2.1, without the
     attention scores, which are small at these lengths, and without adapters).
     """
-    output = model.get_output_embeddings().weight
-    looked_up = model.get_input_embeddings().weight if output is not model.get_input_embeddings().weight else None
+    embeddings = (model.get_output_embeddings(), model.get_input_embeddings())
+    output, looked_up = (getattr(layer, "weight", None) for layer in embeddings)
     weights = {
         id(p): p.numel()
         for name, p in model.named_parameters()
-        if p.ndim == 2 and "lora_" not in name and p is not looked_up
+        if p.ndim == 2 and "lora_" not in name and (p is not looked_up or p is output)
     }
     return 2.0 * sum(weights.values()) * (num_forwards + num_backwards * (1.0 + trained_fraction))

@@ -1,5 +1,6 @@
 """Optional trackers beside metrics.jsonl; each is an extra of the package and nothing depends on it."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,13 +28,9 @@ def _open(name: str, run: str, folder: Path, config: dict[str, Any]) -> Sink:
             case "tensorboard":
                 return _TensorBoard(folder)
             case "wandb":
-                import wandb  # noqa: PLC0415 - an optional extra
-
-                return _Tracker(wandb, run, config, dir=str(folder))
+                return _Tracker(import_module(name), run, config, dir=str(folder))
             case _:
-                import trackio  # noqa: PLC0415 - an optional extra
-
-                return _Tracker(trackio, run, config)
+                return _Tracker(import_module(name), run, config)
     except ImportError as error:
         raise UserError(
             f"the tracker {name} is not installed", where="metrics.sinks", fix=f"pip install 'fairlead[{name}]'"
