@@ -3,9 +3,9 @@
 import os
 
 import pytest
-from installed import COMMAND, failure, fairlead
 
 from fairlead.errors import ExitCode
+from installed import COMMAND, failure, fairlead
 
 pytestmark = pytest.mark.skipif(not COMMAND.exists(), reason="fairlead is not installed beside this Python")
 

@@ -15,11 +15,21 @@ def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: int = 3, m
     max_length
         Longest sequence, in tokens; longer ones are cut at the end.
     """
-    from fairlead.data.show import show as describe
-    from fairlead.data.starter import STARTER_DATASETS, dataset_path
-    from fairlead.models.loading import load_tokenizer
+    from rich.console import Console
+
+    from fairlead.cli.preflight import check_model
+    from fairlead.data.load import kind_of
+    from fairlead.data.starter import resolve_paths
     from fairlead.runtime.environment import cache_folder
 
-    file = dataset_path(path, cache_folder()) if path in STARTER_DATASETS else path
-    print(describe(file, load_tokenizer(model), num_rows=rows, max_length=max_length))
-    print(f"next: fairlead sft --data {path}")
+    (file,) = resolve_paths([path], cache_folder())
+    verb = {"preferences": "reward", "prompts": "ppo --reward-model RUN"}.get(kind_of(file), "sft")
+    check_model(model, ("policy", "reward"), "model")
+    from fairlead.data.show import show_file
+    from fairlead.models.loading import load_tokenizer
+
+    console = Console(highlight=False, soft_wrap=True)
+    for text in show_file(file, load_tokenizer(model), num_rows=rows, max_length=max_length):
+        console.print(text, "\n")
+    named = "" if model == "smollm2-135m-instruct" else f" --model {model}"
+    print(f"green tokens are trained\nnext: fairlead {verb} --data {path}{named}")

@@ -18,7 +18,7 @@ def runs(folder: Path = Path("runs"), /) -> None:
     from fairlead.artifacts.atomic import size_text
     from fairlead.artifacts.stages import list_runs
 
-    found = list_runs(folder) or [run for run in list_runs(folder.absolute().parent) if run.path == folder.absolute()]
+    found = list_runs(folder) or [run for run in list_runs(folder.parent) if run.path == folder]
     for run in found:
         print(f"{run.path}  {size_text(run.size_bytes)}")
         for stage in run.stages:

@@ -17,11 +17,15 @@ _STYLES = {True: "bold green", False: "dim"}
 
 def show(path: Path | str, tokenizer: Any, *, num_rows: int, max_length: int) -> str:
     """The first rows of a file as plain text, whatever kind it holds; see `show_rows`."""
+    return "\n\n".join(text.plain for text in show_file(path, tokenizer, num_rows=num_rows, max_length=max_length))
+
+
+def show_file(path: Path | str, tokenizer: Any, *, num_rows: int, max_length: int) -> Iterator[Text]:
+    """A line on the file, then its first rows; see `show_rows`."""
     records, layout = _records(path)
     template = ChatTemplate(tokenizer)
-    head = f"{path}: layout {layout}, {len(records)} rows; chat template of the {template.source}"
-    shown = (text.plain for text in show_rows(records, template, num_rows, max_length=max_length, tokenizer=tokenizer))
-    return "\n\n".join([head, *shown])
+    yield Text(f"{path}: layout {layout}, {len(records)} rows; chat template of the {template.source}")
+    yield from show_rows(records, template, num_rows, max_length=max_length, tokenizer=tokenizer)
 
 
 def show_rows(
