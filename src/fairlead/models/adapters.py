@@ -39,7 +39,7 @@ def fresh_adapter(model: PreTrainedModel, lora: LoraConfig) -> PeftLoraConfig:
     """Configuration of a new adapter on every linear layer; its second factor starts at zero."""
     return PeftLoraConfig(
         task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none",
-        target_modules=lora_targets(model),
+        target_modules=lora_targets(model), fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
     )  # fmt: skip
 
 
