@@ -1,0 +1,120 @@
+"""Every command that the README and the pages show is one that the program takes; the walk-through is walked."""
+
+import re
+
+import orjson
+import pytest
+
+from docs.blocks import PAGES, ROOT, commands
+from fairlead.artifacts.manifest import read_manifest
+from fairlead.cli.main import build_app, run
+from fairlead.config.journey import JourneyConfig
+from fairlead.config.parse import load
+from tiny import tiny_model, write_conversations, write_preferences
+
+SHOWN = [(page, words) for page in PAGES for words in commands(page)]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+NOT_OURS = {"git", "cd", "pip", "pre-commit", "python", "open", "torchrun"}
+
+
+class ReadToTheEndError(Exception):
+    """The command line was understood; what it asks for is not done here."""
+
+
+@pytest.fixture
+def only_read(monkeypatch):
+    """Commands stop once their words are a configuration."""
+
+    def stop(*_, **__):
+        raise ReadToTheEndError
+
+    def read_demo(*, overrides, **_):
+        load(JourneyConfig, ROOT / "recipes" / "demo.yaml", overrides)
+        raise ReadToTheEndError
+
+    for name in ("check_stage", "check_eval", "check_chat", "check_journey"):
+        monkeypatch.setattr(f"fairlead.cli.preflight.{name}", stop)
+    monkeypatch.setattr("fairlead.pipeline.demo.run_demo", read_demo)
+
+
+def ours(words):
+    """The words after `fairlead`, however it is started; None for another program."""
+    if "-m" in words[:-1] and words[words.index("-m") + 1] == "fairlead":
+        return words[words.index("-m") + 2 :]
+    return words[1:] if words[0].rpartition("/")[2] == "fairlead" else None
+
+
+def test_there_is_something_to_check():
+    assert len([words for _, words in SHOWN if ours(words)]) > 15
+
+
+@pytest.mark.parametrize(("page", "words"), SHOWN, ids=lambda value: getattr(value, "name", None) or " ".join(value))
+def test_command_is_taken(page, words, only_read, tmp_path, monkeypatch):
+    if words[0] == "make":
+        assert all(word in TARGETS or "=" in word for word in words[1:]), f"{page.name}: no such target"
+        return
+    arguments = ours(words)
+    if arguments is None:
+        assert words[0] in NOT_OURS, f"{page.name}: {words[0]} is not known here"
+        return
+    monkeypatch.chdir(tmp_path)
+    for word in arguments:
+        if word.endswith(".yaml"):
+            (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / word).write_text("sft: {}\nppo: {model: {name: '@sft'}}\n")
+    if not arguments or arguments[0] in ("fetch", "doctor", "runs", "export", "clean", "data"):
+        build_app().parse_args(arguments, exit_on_error=False, print_error=False)
+        return
+    with pytest.raises((ReadToTheEndError, SystemExit)) as stopped:
+        build_app()(arguments, exit_on_error=False, print_error=False, result_action="return_none")
+    assert stopped.type is ReadToTheEndError or stopped.value.code == 0
+
+
+SMALL = {
+    "sft": ["--model", "tiny", "--max-steps", "2", "--checkpoint.every-steps", "1", "--eval-every-steps", "1"],
+    "reward": ["--max-steps", "2", "--eval-every-steps", "1"],
+    "dpo": ["--max-steps", "2", "--eval-every-steps", "1"],
+    "ppo": [
+        "--num-iterations", "1", "--prompts-per-iteration", "4", "--mini-batch-size", "2",
+        "--sampling.max-new-tokens", "4", "--ptx-coef", "0.1", "--ptx-data", "my.jsonl",
+    ],
+    "eval": ["--sampling.max-new-tokens", "4", "--max-prompts", "3"],
+    "chat": ["--sampling.max-new-tokens", "4"],
+    "data": ["--model", "tiny"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """The walk-through of the first page, on a tiny model: the folder it leaves."""
+    folder = tmp_path_factory.mktemp("walk")
+    tiny_model(folder / "tiny")
+    for name in ("my", "held_out", "prompts"):
+        write_conversations(folder / f"{name}.jsonl", 40, seed=len(name))
+    write_preferences(folder / "pairs.jsonl", 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for words in commands(ROOT / "docs" / "getting-started.md", mark="run"):
+            arguments = [*words[1:], *SMALL.get(words[1], [])]
+            assert run(arguments) == 0, " ".join(words)
+    return folder
+
+
+def test_the_walk_through_ends_where_it_says(walked):
+    kinds = {folder.name: read_manifest(folder).kind for folder in sorted((walked / "runs/default").iterdir())}
+    assert kinds == {"01-sft": "policy", "02-reward": "reward", "03-ppo": "policy", "04-eval-ppo": "report"}
+    assert (walked / "my-model" / "config.json").is_file()
+    assert not list((walked / "runs").rglob("checkpoints"))
+
+
+def test_every_logged_metric_is_explained(walked):
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    explained = {name.partition("/")[0] for name in re.findall(r"`([a-z_0-9]+(?:/GROUP)?)`", page)}
+    logged = set()
+    for file in [*walked.glob("runs/*/*/metrics.jsonl"), *walked.glob("runs/*/*/timings.jsonl")]:
+        for line in file.read_bytes().splitlines():
+            logged |= {name.partition("/")[0] for name in orjson.loads(line)}
+    assert {"loss", "ptx_loss", "margin", "mfu", "held_out_accuracy", "held_out_loss"} <= logged
+    assert logged <= explained, sorted(logged - explained)
+    rows = set(re.findall(r"^\| `([a-z_0-9]+)", page, flags=re.MULTILINE))
+    assert rows <= logged, sorted(rows - logged)
