@@ -6,14 +6,13 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiny import tiny_model
-
 from fairlead.config.parse import load
 from fairlead.config.stages import DpoConfig, PpoConfig, RewardConfig, SftConfig
 from fairlead.train.dpo import train_dpo
 from fairlead.train.ppo import train_ppo
 from fairlead.train.reward import train_reward
 from fairlead.train.sft import train_sft
+from tiny import tiny_model
 
 TRAINERS = {
     "sft": (SftConfig, train_sft),
@@ -22,8 +21,28 @@ TRAINERS = {
     "ppo": (PpoConfig, train_ppo),
 }
 
-_ENGLISH = "the quick brown fox jumps over the lazy dog what is capital of France Paris hello today fine thank".split()
-_CHINESE = "今天 天气 很好 北京 是 中国 首都 你好 谢谢 学习".split()
+_ENGLISH = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "the",
+    "lazy",
+    "dog",
+    "what",
+    "is",
+    "capital",
+    "of",
+    "France",
+    "Paris",
+    "hello",
+    "today",
+    "fine",
+    "thank",
+]
+_CHINESE = ["今天", "天气", "很好", "北京", "是", "中国", "首都", "你好", "谢谢", "学习"]
 
 
 def _words(rng, chinese, count):
@@ -33,7 +52,7 @@ def _words(rng, chinese, count):
 
 def conversations(count, seed=0):
     """Rows in messages layout; every third answer is Chinese; one in five has two turns."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - rows, not secrets
     rows = []
     for i in range(count):
         chinese = i % 3 == 0
@@ -49,7 +68,7 @@ def conversations(count, seed=0):
 
 def preferences(count, seed=1):
     """Plain pairs of different lengths: the chosen answer begins with yes, the rejected one with no."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - rows, not secrets
     return [
         {
             "prompt": f"{_words(rng, False, 3 + i % 4)} {i}",

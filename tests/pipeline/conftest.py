@@ -1,6 +1,7 @@
 """One tiny model with its rows for all tests of this folder."""
 
 import pytest
+
 from tiny_stages import TinyWorld
 
 

@@ -118,11 +118,11 @@ def set_up(world, tmp_path, *options):
 def recorded_gradients(learner, monkeypatch):
     """What each optimizer was about to apply, step by step."""
     kept = {"policy": [], "critic": []}
-    for name in kept:
+    for name, steps in kept.items():
         optimizer = getattr(learner, name)
 
-        def step(number, name=name, optimizer=optimizer, real=optimizer.step):
-            kept[name].append({key: value.double() for key, value in optimizer.gradients().items()})
+        def step(number, steps=steps, optimizer=optimizer, real=optimizer.step):
+            steps.append({key: value.double() for key, value in optimizer.gradients().items()})
             return real(number)
 
         monkeypatch.setattr(optimizer, "step", step)

@@ -1,5 +1,6 @@
 """One run of one stage on disk: its folder, lock, journals, checkpoints, interruption and end."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from fairlead.artifacts.manifest import BaseWeights as ManifestBase
 from fairlead.artifacts.manifest import Kind, Manifest, Parent, package_versions, write_manifest
 from fairlead.artifacts.stages import is_finished, stage_folder
 from fairlead.config.stages import StageConfig
+from fairlead.errors import ExitCode, UserError
 from fairlead.data.starter import licences
 from fairlead.evaluate.card import model_card
 from fairlead.evaluate.report import stage_report
@@ -97,6 +99,7 @@ class Stage:
     def record(self, step: int, metrics: Mapping[str, float], *, tokens: int, rows: int, **clock: float) -> None:
         """One line each in metrics.jsonl (seed and data decide it) and timings.jsonl (the clock decides it)."""
         assert self._progress is not None
+        self._require_finite(step, metrics)
         seconds = self._progress.advance(step, tokens, metrics)
         if not self.runtime.is_main:
             return
@@ -116,6 +119,15 @@ class Stage:
         )
         if step % self.config.metrics.every_steps == 0:
             self._tell_sinks(dict(metrics), step)
+
+    def _require_finite(self, step: int, metrics: Mapping[str, float]) -> None:
+        broken = [f"{name} {value}" for name, value in metrics.items() if not math.isfinite(value)]
+        if broken:
+            raise UserError(
+                f"a number is not finite at step {step}", where=str(self.folder), got=", ".join(broken[:3]),
+                fix="lower optim.lr, or look at the rows of this step; the last checkpoint is intact",
+                exit_code=ExitCode.BAD_DATA,
+            )  # fmt: skip
 
     def _tell_sinks(self, metrics: dict[str, float], step: int) -> None:
         """Trackers are a convenience: one that fails is dropped with a warning, training goes on."""
