@@ -19,8 +19,8 @@ from fairlead.artifacts.manifest import BaseWeights as ManifestBase
 from fairlead.artifacts.manifest import Kind, Manifest, Parent, package_versions, write_manifest
 from fairlead.artifacts.stages import is_finished, stage_folder
 from fairlead.config.stages import StageConfig
-from fairlead.errors import ExitCode, UserError
 from fairlead.data.starter import licences
+from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.card import model_card
 from fairlead.evaluate.report import stage_report
 from fairlead.evaluate.summary import Evaluation, write_evaluation
