@@ -26,11 +26,19 @@ def doctor() -> None:
         findings.append(finding)
         _show(finding)
     lacking = missing(cache)
-    have = f"not in the cache: {', '.join(lacking)}" if lacking else "in the cache, digests verified"
-    _show(Finding("starter files", have, *(("the demo brings them", "fairlead fetch") if lacking else ())))
-    reachable = registry.answer()
-    lost = ("new starter files cannot be brought", "check the network and `pip config list`")
-    _show(Finding("registry", reachable or "pip gets no answer", *(() if reachable else lost)))
+    if lacking:
+        _show(
+            Finding(
+                "starter files", f"not in the cache: {', '.join(lacking)}", "the demo brings them", "fairlead fetch"
+            )
+        )
+    else:
+        _show(Finding("starter files", "in the cache, digests verified"))
+    if reachable := registry.answer():
+        _show(Finding("registry", reachable))
+    else:
+        what, fix = "new starter files cannot be brought", "check the network and `pip config list`"
+        _show(Finding("registry", "pip gets no answer", what, fix))
     if not lacking:
         _show(Finding("the demo", _demo_time()))
     broken = [finding for finding in findings if finding.exit_code is not ExitCode.OK]

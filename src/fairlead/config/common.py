@@ -12,7 +12,7 @@ class LoraConfig(Section):
 
     rank: PositiveInt = 16
     """Rank of the two factors of each adapted layer."""
-    alpha: PositiveFloat = 32.0
+    alpha: PositiveInt = 32
     """The adapter's output is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout before the adapter, as a probability. 0 keeps a policy and its sampler equal."""

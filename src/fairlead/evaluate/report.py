@@ -28,7 +28,7 @@ MAX_ANSWERS = 12  # shown open; the rest is folded away
 TEMPLATES = Path(__file__).parent / "templates"
 _DID = {
     "split": "shared the rows out by prompt, so that no prompt stands in two parts",
-    "replies": "let the fine-tuned model answer: its replies are the rejected ones, the reference replies the chosen ones",
+    "replies": "let the fine-tuned model answer: its replies are rejected, the reference replies chosen",
     "sft": "learned to imitate reference replies, from good examples only",
     "reward": "learned to score a reply, from pairs in which one reply is better",
     "ppo": "practised on prompts: the reward model scored its answers, and a KL penalty held it near its reference",

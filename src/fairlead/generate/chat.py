@@ -32,7 +32,7 @@ def chat(
     roles = Roles()
     add_frozen(roles, "policy", source, "logprobs", started)
     for note in roles.notes:
-        print(note, file=sys.stderr)  # noqa: T201
+        print(note, file=sys.stderr)
     engine = Engine(roles, "policy", template.end_token_ids, started, decode=template.decode)
     opening = (Message("system", system),) if system else ()
     if prompt is not None:

@@ -17,6 +17,7 @@ from fairlead.data.collate import collate
 from fairlead.data.examples import Example
 from fairlead.generate.sampling import next_tokens
 from fairlead.models.kv_cache import AnyCache, PaddedCache, SlotCache
+from fairlead.models.loading import output_embedding
 from fairlead.models.roles import Roles
 from fairlead.runtime.ranks import reshard
 from fairlead.runtime.start import Runtime
@@ -142,7 +143,7 @@ class Engine:
     def _seen(self, requests: list[_Request], sampling: SamplingConfig) -> Bool[Tensor, "B V"] | None:
         if sampling.repetition_penalty == 1.0:
             return None
-        size = self._roles.causal_lm(self._role).get_output_embeddings().weight.shape[0]
+        size = output_embedding(self._roles.causal_lm(self._role)).out_features
         seen = torch.zeros(len(requests), size, dtype=torch.bool, device=self._runtime.device)
         for row, request in enumerate(requests):
             seen[row, list(request.prompt)] = True

@@ -45,7 +45,8 @@ def fresh_adapter(model: PreTrainedModel, lora: LoraConfig) -> PeftLoraConfig:
 
 def stored_adapter(folder: Path, *, dropout: float) -> PeftLoraConfig:
     """Configuration of an adapter on disk, to be trained on with this dropout."""
-    config: PeftLoraConfig = PeftLoraConfig.from_pretrained(str(folder))
+    config = PeftLoraConfig.from_pretrained(str(folder))
+    assert isinstance(config, PeftLoraConfig)
     config.lora_dropout = dropout
     config.inference_mode = False
     config.task_type = "CAUSAL_LM"

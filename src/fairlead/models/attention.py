@@ -33,7 +33,7 @@ class _Group(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _groups(lengths: tuple[int, ...], device: torch.device) -> tuple[tuple[_Group, ...], Int[Tensor, "N"]]:
-    """Sequences grouped by length within a factor of two, and where each packed token is in the groups laid end to end."""
+    """Sequences grouped by length within a factor of two, and where each packed token is in the groups in a row."""
     starts = torch.tensor((0, *lengths)).cumsum(0).tolist()
     by_size: dict[int, list[int]] = {}
     for sequence, length in enumerate(lengths):
@@ -177,7 +177,7 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Entry point for transformers: query [B, H, T, D], result [B, T, H, D]. Dropout is never applied.
 
-    ValueError for what is not computed here (soft caps, attention sinks); the load-time probe then runs the model padded.
+    ValueError for what is not computed here (soft caps, attention sinks): the load-time probe then makes it run padded.
     """
     if softcap is not None or s_aux is not None:
         raise ValueError(f"{type(module).__name__} asks for soft caps or attention sinks")

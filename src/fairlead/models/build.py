@@ -21,8 +21,8 @@ def add_frozen(roles: Roles, name: str, source: Source, output: str, runtime: Ru
     if source.adapter is not None:
         adapter = name
         config = adapters.stored_adapter(source.adapter, dropout=0.0)
-        roles.backbones[backbone] = adapters.add_adapter(roles.backbones[backbone], name, config)
-        adapters.read_adapter(roles.backbones[backbone], name, source.adapter)
+        roles.backbones[backbone] = adapters.add_adapter(roles.backbone(backbone), name, config)
+        adapters.read_adapter(roles.adapted(backbone), name, source.adapter)
     head = _stored_head(source) if output != "logprobs" else None
     roles.add_role(name, Role(backbone, adapter, trainable=False, output=output), head=head)
 
@@ -47,17 +47,17 @@ def add_trainable(
         roles.add_role(name, Role(name, None, trainable=True, output=output), head=head)
         return
     backbone = _shared_backbone(roles, source, runtime)
-    causal_lm = roles.backbones[backbone]
+    causal_lm = roles.backbone(backbone)
     if source.adapter is not None:
         config = adapters.stored_adapter(source.adapter, dropout=dropout)
     else:
-        plain = causal_lm.get_base_model() if isinstance(causal_lm, adapters.PeftModel) else causal_lm
+        plain = roles.plain(backbone)
         config = adapters.fresh_adapter(plain, model.lora.model_copy(update={"dropout": dropout}))
     roles.backbones[backbone] = adapters.add_adapter(causal_lm, name, config)
     if source.adapter is not None:
-        adapters.read_adapter(roles.backbones[backbone], name, source.adapter)
+        adapters.read_adapter(roles.adapted(backbone), name, source.adapter)
     if runtime.sharded:  # the sharded parameter is the fp32 master itself
-        for parameter in adapters.adapter_parameters(roles.backbones[backbone], name).values():
+        for parameter in adapters.adapter_parameters(roles.adapted(backbone), name).values():
             parameter.data = parameter.data.float()
     roles.add_role(name, Role(backbone, name, trainable=True, output=output), head=head)
 
@@ -65,6 +65,7 @@ def add_trainable(
 def ready(roles: Roles, model: ModelConfig, runtime: Runtime) -> Roles:
     """The last step: gradients on or off, checkpointing, sharding."""
     roles.set_requires_grad()
+    roles.eval()  # `Roles.forward` switches to training for gradients, and compares with this
     if model.activation_checkpointing:
         roles.checkpoint_activations()
     if runtime.sharded:

@@ -27,6 +27,7 @@ def converted_gguf(gguf: Path, folder: Path) -> Path:
             gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
         )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        assert tokenizer is not None
         model.to(torch.bfloat16).save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
         write_text(fresh / CONVERTED_FROM, digest + "\n")

@@ -12,9 +12,11 @@ from fairlead.errors import ExitCode, UserError
 from fairlead.models import adapters
 from fairlead.models.convert import copy_tokenizer
 from fairlead.models.forward import hidden_states
-from fairlead.models.loading import decoder_of, load_causal_lm
+from fairlead.models.loading import decoder_of, load_causal_lm, output_embedding, tokenizer_in
 from fairlead.models.sources import resolve
 
+# Ordinary text: on tokens that training never saw, rounding grows a hundred times through the layers.
+TEXT = "The capital of France is Paris. It lies on the Seine and has been the seat of government for centuries."
 TOLERANCE = 1e-4  # of the largest logit, both sides in fp32: some hundred roundings
 
 
@@ -35,11 +37,12 @@ def export(artifact: Path, folder: Path) -> float:
         )  # fmt: skip
     if folder.exists():
         raise UserError("the folder is there already", where=str(folder), fix="choose a new folder or remove it")
-    dtype = AutoConfig.from_pretrained(source.base.folder, local_files_only=True).dtype or torch.float32
+    stored_in = AutoConfig.from_pretrained(source.base.folder, local_files_only=True).dtype
+    dtype = stored_in if isinstance(stored_in, torch.dtype) else torch.float32
     loaded = load_causal_lm(source.base.folder, dtype=torch.float32, device=torch.device("cpu"))
     model = loaded.model
-    head = model.get_output_embeddings()
-    ids = torch.arange(2, 34) % (model.get_input_embeddings().weight.shape[0] - 1)
+    head = output_embedding(model)
+    ids = torch.tensor(tokenizer_in(source.base.folder).encode(TEXT))
     batch = PackedBatch(ids, torch.arange(len(ids)), (len(ids),), torch.arange(1, len(ids)), torch.ones(len(ids) - 1))
 
     def logits() -> Tensor:

@@ -41,7 +41,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if not tokenizer.is_fast:
+    if tokenizer is None or not tokenizer.is_fast:
         raise UserError(
             "this tokenizer has no tokenizer.json, so characters cannot be traced to tokens", where=str(folder),
             want="a fast tokenizer", fix="save it once with transformers' AutoTokenizer(...).save_pretrained",
@@ -66,12 +66,28 @@ def load_causal_lm(folder: Path, *, dtype: torch.dtype, device: torch.device, fa
     if _packs(model):
         return Loaded(model, packed=True, note="")
     name = type(model).__name__
-    return Loaded(_padded(model), packed=False, note=f"{name} cannot run packed rows, so it runs padded: right, but slower")
+    return Loaded(
+        _padded(model), packed=False, note=f"{name} cannot run packed rows, so it runs padded: right, but slower"
+    )
 
 
 def decoder_of(model: PreTrainedModel) -> nn.Module:
     """The transformer below the language-model head; its last hidden state has passed the final norm."""
     return model.base_model
+
+
+def output_embedding(model: PreTrainedModel) -> nn.Linear:
+    """The language-model head."""
+    head = model.get_output_embeddings()
+    assert isinstance(head, nn.Linear), type(model)
+    return head
+
+
+def input_embedding(model: PreTrainedModel) -> nn.Embedding:
+    """One row per token."""
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding), type(model)
+    return embedding
 
 
 def _padded(model: PreTrainedModel) -> PreTrainedModel:
@@ -83,7 +99,7 @@ def _check_vocabulary(model: PreTrainedModel, folder: Path) -> None:
     """Tokenizer and embedding must agree before any id reaches the model."""
     if not (folder / "tokenizer.json").is_file():
         return
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = input_embedding(model).num_embeddings
     highest = max(tokenizer_in(folder).get_vocab().values())
     if highest >= rows:
         raise UserError(

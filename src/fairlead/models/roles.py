@@ -21,7 +21,7 @@ from fairlead.batches import PackedBatch
 from fairlead.models import adapters
 from fairlead.models.forward import hidden_states, next_hidden_states
 from fairlead.models.kv_cache import AnyCache
-from fairlead.models.loading import Loaded, decoder_of
+from fairlead.models.loading import Loaded, decoder_of, input_embedding, output_embedding
 
 LOGITS_CHUNK = {"cpu": 64, "cuda": 1024}  # targets whose logits exist at once; on a CPU they should fit its cache
 
@@ -66,8 +66,8 @@ class Roles(nn.Module):
         """Declare a role; scorers need a head: given, or drawn from N(0, 1/sqrt(d+1)) (N+ details, 2024)."""
         self.roles[name] = role
         if role.output != "logprobs":
-            model = self._causal_lm(role.backbone)
-            width = model.get_output_embeddings().weight.shape[1]
+            model = self.plain(role.backbone)
+            width = output_embedding(model).in_features
             layer = nn.Linear(width, 1, bias=False, device=model.device, dtype=torch.float32)
             with torch.no_grad():
                 if head is None:
@@ -86,11 +86,11 @@ class Roles(nn.Module):
         assert self._awaiting_backward in (None, role), f"{role}: the backward of {self._awaiting_backward} comes first"
         spec = self.roles[role]
         if self.training != torch.is_grad_enabled():
-            # An adapter's dropout is for gradients only, and transformers' checkpointed layers drop a cache in training.
+            # An adapter's dropout is for gradients only, and transformers' checkpointed layers drop a cache then.
             self.train(torch.is_grad_enabled())
-        model = self._causal_lm(spec.backbone)
-        adapters.activate(self.backbones[spec.backbone], spec.adapter)
-        output_layer = model.get_output_embeddings()
+        model = self.plain(spec.backbone)
+        adapters.activate(self.backbone(spec.backbone), spec.adapter)
+        output_layer = output_embedding(model)
         if cache is not None:
             return output_layer(next_hidden_states(decoder_of(model), batch, cache)).float()
         hidden = hidden_states(decoder_of(model), batch, packed=self.packed[spec.backbone])
@@ -115,7 +115,10 @@ class Roles(nn.Module):
         if spec.adapter is None:
             found = {prefix + name: p for name, p in backbone.named_parameters() if p.requires_grad}
         else:
-            found = {prefix + name: p for name, p in adapters.adapter_parameters(backbone, spec.adapter).items()}
+            found = {
+                prefix + name: p
+                for name, p in adapters.adapter_parameters(self.adapted(spec.backbone), spec.adapter).items()
+            }
         if role in self.heads:
             found |= {f"heads.{role}.{name}": p for name, p in self.heads[role].named_parameters()}
         return found
@@ -131,18 +134,18 @@ class Roles(nn.Module):
                 if spec.output != "logprobs":  # nothing reads a scorer's language-model head
                     self._freeze_untied_head(spec.backbone)
             for parameter in self.trainable(name).values():
-                parameter.requires_grad_(requires_grad=True)
+                parameter.requires_grad = True
 
     def checkpoint_activations(self) -> None:
         """Recompute each layer in the backward pass."""
         for name in self.backbones:
-            model = self._causal_lm(name)
+            model = self.plain(name)
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
     def units(self) -> Iterator[nn.Module]:
         """The layers that sharding gathers one at a time."""
         for name in self.backbones:
-            kinds = set(self._causal_lm(name)._no_split_modules or ())
+            kinds = set(self.plain(name)._no_split_modules or ())
             yield from (module for module in self.backbones[name].modules() if type(module).__name__ in kinds)
 
     def trainable_fraction(self, role: str) -> float:
@@ -150,19 +153,40 @@ class Roles(nn.Module):
         trained = sum(p.numel() for p in self.trainable(role).values())
         return trained / max(1, sum(p.numel() for p in self.causal_lm(role).parameters()))
 
+    def backbone(self, name: str) -> PreTrainedModel | adapters.PeftModel:
+        """A model that roles stand on, with the adapters it carries."""
+        model = self.backbones[name]
+        assert isinstance(model, PreTrainedModel | adapters.PeftModel)
+        return model
+
+    def adapted(self, name: str) -> adapters.PeftModel:
+        """A backbone that carries adapters."""
+        model = self.backbones[name]
+        assert isinstance(model, adapters.PeftModel)
+        return model
+
+    def head(self, role: str) -> nn.Linear:
+        """The layer that gives a scorer's number."""
+        layer = self.heads[role]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def causal_lm(self, role: str) -> PreTrainedModel:
         """The transformers model a role stands on."""
-        return self._causal_lm(self.roles[role].backbone)
+        return self.plain(self.roles[role].backbone)
 
-    def _causal_lm(self, backbone: str) -> PreTrainedModel:
+    def plain(self, backbone: str) -> PreTrainedModel:
+        """The transformers model below a backbone's adapters."""
         model = self.backbones[backbone]
-        return model.get_base_model() if isinstance(model, adapters.PeftModel) else model
+        base = model.get_base_model() if isinstance(model, adapters.PeftModel) else model
+        assert isinstance(base, PreTrainedModel)
+        return base
 
     def _freeze_untied_head(self, backbone: str) -> None:
-        model = self._causal_lm(backbone)
-        head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
-        if head is not embedding:
-            head.requires_grad_(requires_grad=False)
+        model = self.plain(backbone)
+        head = output_embedding(model).weight
+        if head is not input_embedding(model).weight:
+            head.requires_grad = False
 
     def _expect_backward(self, role: str, result: Tensor) -> None:
         if not (torch.is_grad_enabled() and result.requires_grad):

@@ -23,14 +23,13 @@ def role_tensors(roles: Roles, role: str) -> dict[str, Tensor]:
     Masters of bf16 adapters live in the optimizer; what is saved is what computed.
     """
     spec = roles.roles[role]
-    backbone = roles.backbones[spec.backbone]
     if spec.adapter is not None:
-        state = adapters.adapter_state(backbone, spec.adapter)
+        state = adapters.adapter_state(roles.adapted(spec.backbone), spec.adapter)
     else:
         state = roles.causal_lm(role).state_dict()
     tensors = {name: full(tensor).detach().cpu().contiguous() for name, tensor in state.items()}
     if role in roles.heads:
-        tensors["score.weight"] = full(roles.heads[role].weight).detach().cpu().contiguous()
+        tensors["score.weight"] = full(roles.head(role).weight).detach().cpu().contiguous()
     return tensors
 
 
@@ -42,7 +41,8 @@ def write_role(
     folder.mkdir(parents=True, exist_ok=True)
     head = tensors.pop("score.weight", None)
     if spec.adapter is not None:
-        config = roles.backbones[spec.backbone].peft_config[spec.adapter]
+        config = roles.adapted(spec.backbone).peft_config[spec.adapter]
+        assert isinstance(config, adapters.PeftLoraConfig)
         adapters.write_adapter(folder, tensors, config, base=_public_name(base), head=head)
     else:
         _write_whole(folder, roles.causal_lm(role), tensors, head, pad_token_id)

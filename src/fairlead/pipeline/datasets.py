@@ -54,7 +54,7 @@ def split_rows(config: SplitConfig, run: Path, *, seed: int) -> Path:
     with lock(folder):
         for name, records in parts.items():
             _write(folder / f"{name}.jsonl", ({"messages": _plain(r.messages)} for r in records))
-        facts = {"split_digest": digest, "duplicates": duplicates, "prompts_too_long": too_long}
+        facts: dict[str, Any] = {"split_digest": digest, "duplicates": duplicates, "prompts_too_long": too_long}
         facts["licences"] = licences(config.sources)
         facts["sizes"] = {"rows": sum(map(len, parts.values()))}
         write_manifest(folder, Manifest(

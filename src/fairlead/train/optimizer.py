@@ -62,7 +62,7 @@ class Optimizer:
         limit = self._config.max_grad_norm
         if limit and norm > limit:
             for master in self._masters.values():
-                master.grad.mul_(limit / norm)
+                _gradient(master).mul_(limit / norm)
         rate = learning_rate(
             step, peak=self._peak, schedule=self._config.schedule, warmup_steps=self._config.warmup_steps,
             num_steps=self._num_steps,
@@ -76,13 +76,10 @@ class Optimizer:
 
     def gradients(self) -> dict[str, Tensor]:
         """The accumulated gradients by parameter, whole, before `step`; for tests and probes."""
-        return {name: full(master.grad).detach().clone() for name, master in self._masters.items()}
+        return {name: full(_gradient(master)).detach().clone() for name, master in self._masters.items()}
 
     def _reduced_norm(self) -> float:
-        for master in self._masters.values():
-            if master.grad is None:
-                master.grad = torch.zeros_like(master)
-        gradients = [master.grad for master in self._masters.values()]
+        gradients = [_gradient(master) for master in self._masters.values()]
         if not self._runtime.sharded:  # FSDP2 has reduced them already
             self._runtime.ranks.sum_gradients(gradients)
         return float(full(torch.nn.utils.get_total_norm(gradients, foreach=False)))
@@ -114,3 +111,10 @@ class Optimizer:
                 copy_into(moments[key], tensors[f"{name}/{key}"])
             self._adamw.state[master] = moments
         self._publish()
+
+
+def _gradient(master: Tensor) -> Tensor:
+    """What was accumulated; zeros for a parameter that no loss reached."""
+    if master.grad is None:
+        master.grad = torch.zeros_like(master)
+    return master.grad
