@@ -111,7 +111,8 @@ class TinyWorld:
             ]  # fmt: skip
         else:
             words += ["batch.rows=6", "num_epochs=1"]
-        return [*words, *overrides]
+        given = {word.partition("=")[0] for word in overrides}  # a list given twice would be joined
+        return [*(word for word in words if word.partition("=")[0] not in given), *overrides]
 
     def config(self, trainer, output, *overrides):
         return load(TRAINERS[trainer][0], None, self.words(trainer, output, *overrides))
