@@ -36,10 +36,10 @@ def run(jobs: Sequence[dict[str, Any]]) -> None:
         train(config)
 
 
-def interrupt_first_step(train: Any) -> None:  # noqa: ANN401
+def interrupt_first_step(train: Any) -> None:
     record = Stage.record
 
-    def record_and_stop(self: Stage, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def record_and_stop(self: Stage, *args: Any, **kwargs: Any) -> None:
         record(self, *args, **kwargs)
         os.kill(os.getpid(), signal.SIGTERM)
 

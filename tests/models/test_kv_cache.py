@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_setting import frozen, packed, rows_of
-from tiny import PACKABLE
 from transformers.cache_utils import Cache
 
 from fairlead.models.kv_cache import SlotCache
+from model_setting import frozen, packed, rows_of
+from tiny import PACKABLE
 
 CPU = torch.device("cpu")
 API = {name for name in dir(Cache) if not name.startswith("__")} | {"layers"}

@@ -8,12 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import FAMILIES, PACKABLE, WINDOW
 from torch import nn
 
 from fairlead.models.roles import Roles
-
 from model_setting import TOLERANCE, frozen, in_training, packed, plain, plain_logprobs, rows_of
+from tiny import FAMILIES, PACKABLE, WINDOW
 
 Tiny = Callable[[str], Path]
 frozen_once = cache(frozen)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_setting import TOLERANCE, packed, rows_of, runtime_of
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -20,6 +19,7 @@ from fairlead.models.build import add_frozen, add_trainable, ready
 from fairlead.models.roles import Role, Roles
 from fairlead.models.sources import BaseWeights, Source
 from fairlead.train.optimizer import Optimizer
+from model_setting import TOLERANCE, packed, rows_of, runtime_of
 
 Tiny = Callable[[str], Path]
 FAMILIES = ("llama", "gpt2", "bloom", "opt")
