@@ -1,4 +1,4 @@
-"""What the tests of models share: a float32 runtime, roles on a folder, rows of ids, and plain transformers beside them."""
+"""What the tests of models share: a float32 runtime, roles on a folder, rows of ids, plain transformers beside them."""
 
 from collections.abc import Sequence
 from pathlib import Path

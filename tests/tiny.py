@@ -91,8 +91,10 @@ def tiny_config(family: str) -> PretrainedConfig:  # noqa: PLR0911 - a table
                 vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=512, bos_token_id=1, eos_token_id=2
             )
         case "opt":  # the embedding is narrower than the layers: the head reads projected states
-            return OPTConfig(**wide, num_hidden_layers=2, ffn_dim=48, word_embed_proj_dim=24, max_position_embeddings=512,
-                             pad_token_id=0)  # fmt: skip
+            return OPTConfig(
+                **wide, num_hidden_layers=2, ffn_dim=48, word_embed_proj_dim=24, max_position_embeddings=512,
+                pad_token_id=0,
+            )  # fmt: skip
         case "gpt_neox":
             return GPTNeoXConfig(**wide, num_hidden_layers=2, intermediate_size=48, tie_word_embeddings=False)
         case "bloom":

@@ -52,7 +52,7 @@ def _words(rng, chinese, count):
 
 def conversations(count, seed=0):
     """Rows in messages layout; every third answer is Chinese; one in five has two turns."""
-    rng = random.Random(seed)  # noqa: S311 - rows, not secrets
+    rng = random.Random(seed)
     rows = []
     for i in range(count):
         chinese = i % 3 == 0
@@ -68,7 +68,7 @@ def conversations(count, seed=0):
 
 def preferences(count, seed=1):
     """Plain pairs of different lengths: the chosen answer begins with yes, the rejected one with no."""
-    rng = random.Random(seed)  # noqa: S311 - rows, not secrets
+    rng = random.Random(seed)
     return [
         {
             "prompt": f"{_words(rng, False, 3 + i % 4)} {i}",

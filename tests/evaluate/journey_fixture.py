@@ -48,7 +48,7 @@ TUNED = (
 
 def write_journey(run: Path, *, ppo_gain: float = 0.6) -> list[Path]:
     """Folders 01-sft, 02-reward and 03-ppo under `run`."""
-    draw = random.Random(7)  # noqa: S311
+    draw = random.Random(7)
     return [_sft(run, draw), _reward(run, draw), _ppo(run, draw, ppo_gain)]
 
 

@@ -1,7 +1,7 @@
 """Runs trainers in this process, alone or as a rank under torchrun: `driver.py JOBS.json`.
 
-JOBS.json is a list of {"stage", "config", "interrupt"}: the stage's name, its configuration as JSON, and whether to send
-it SIGTERM after its first step and start it again.
+JOBS.json is a list of {"stage", "config", "interrupt"}: the stage's name, its configuration as JSON, and whether to
+send it SIGTERM after its first step and start it again.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from fairlead.config.stages import DpoConfig, PpoConfig, RewardConfig, SftConfig
 from fairlead.train.dpo import train_dpo
@@ -45,13 +46,11 @@ def interrupt_first_step(train: Any) -> None:
 
     Stage.record = record_and_stop
     try:
-        train()
-    except SystemExit as stopped:
-        assert stopped.code == 128 + signal.SIGTERM
-    else:
-        raise AssertionError("the stage was not interrupted")
+        with pytest.raises(SystemExit) as stopped:
+            train()
     finally:
         Stage.record = record
+    assert stopped.value.code == 128 + signal.SIGTERM
 
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ class Laboratory:
             "data": {"train": [str(rows)], "held_out_rows": 0},
             "batch": {"rows": ROWS, "num_micro_batches": micro_batches, "micro_batch_tokens": 100_000},
             "optim": {"lr": 1e-2, "schedule": "constant", "eps": 1e-3, "max_grad_norm": 0.5, "weight_decay": 0.1},
-            "runtime": {"device": "cpu", "dtype": "float32", "num_threads": 1, "seed": 7 if case.layout == "parent" else 3,
+            "runtime": {"device": "cpu", "dtype": "float32", "num_threads": 1,
+                        "seed": 7 if case.layout == "parent" else 3,
                         "distributed": "fsdp" if case.layout.startswith("fsdp") else "replicated"},
         }  # fmt: skip
         if case.stage == "ppo":

@@ -1,4 +1,4 @@
-"""What the trainers write, loaded by plain transformers and PEFT: equal logits and scores. One SFT and one chat step each."""
+"""What the trainers write, loaded by transformers and PEFT: equal logits and scores. One SFT and one chat step each."""
 
 from collections.abc import Callable
 from pathlib import Path
