@@ -117,8 +117,10 @@ class PpoConfig(StageConfig):
     """Weight of the critic's loss."""
     whiten_advantages: bool = True
     """Shift and scale advantages to mean 0, variance 1 over all response tokens of a rollout."""
+    normalise_scores: bool = True
+    """Shift and scale scores to mean 0, variance 1 over the reward model's held-out pairs (Stiennon et al. 2020)."""
     score_clip: float = Field(default=0.0, ge=0.0)
-    """Scores are clipped to plus or minus this; 0 leaves them."""
+    """Scores, normalised if they are, are clipped to plus or minus this; 0 leaves them."""
     missing_end_token_penalty: float = Field(default=0.0, ge=0.0)
     """Taken from the score of a response that did not end by itself."""
     ptx_coef: float = Field(default=0.0, ge=0.0)
@@ -127,6 +129,8 @@ class PpoConfig(StageConfig):
     """Conversations for the PTX term."""
     ptx_rows: PositiveInt = 8
     """Conversations per policy step for the PTX term, over all ranks."""
+    critic_head: Literal["reward_model", "zero"] = "reward_model"
+    """Start the critic's head from the reward model's (Ouyang et al. 2022), or at zero (Ziegler et al. 2019)."""
     critic_lr: float = Field(default=0.0, ge=0.0, le=1.0)
     """Peak learning rate of the critic; 0 takes optim.lr."""
 

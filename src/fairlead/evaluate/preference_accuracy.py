@@ -1,6 +1,7 @@
 """Accuracy of a scorer on held-out pairs, with its interval and the best length-only rule."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean, pstdev
 
 from fairlead.config.common import BatchConfig
 from fairlead.data.examples import PairExample
@@ -17,6 +18,15 @@ def pair_scores(
     examples = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
     sums = [float(values.double().sum()) for values in per_sequence(roles, role, examples, batch, runtime)]
     return sums[0::2], sums[1::2]
+
+
+def score_facts(
+    roles: Roles, role: str, pairs: Sequence[PairExample], batch: BatchConfig, runtime: Runtime
+) -> dict[str, float]:
+    """Mean and standard deviation of a scorer over all responses of these pairs, by which ppo normalises its scores."""
+    chosen, rejected = pair_scores(roles, role, pairs, batch, runtime)
+    scores = chosen + rejected
+    return {"score_mean": fmean(scores), "score_std": pstdev(scores)}
 
 
 def measure_preferences(

@@ -1,5 +1,6 @@
 """Running a journey: every stage of a recipe in order, then one report."""
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,7 @@ def run_config(journey: JourneyConfig, *, dry_run: bool = False) -> Path:
             f"[{number}/{len(planned) + bool(journey.eval)}] {name}: about {left / 60:.0f} of {total / 60:.0f} min left"
         )
         done.append(_run_stage(journey, name, run))
+        gc.collect()  # modules with hooks are cycles; the next stage loads its own
     if journey.eval is not None:
         _say(f"[{len(planned) + 1}/{len(planned) + 1}] eval: every policy beside its parent, on the same held-out rows")
         done += [_measure(journey, name, run) for name in MEASURED if name in planned]

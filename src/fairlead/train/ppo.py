@@ -39,6 +39,8 @@ from fairlead.train.optimizer import Optimizer
 from fairlead.train.rows import load_conversations, load_prompts, padding_token, rejects_path, template_of
 from fairlead.train.stage import Stage, open_stage
 
+SMALLEST_SPREAD = 1e-3  # a reward model whose scores vary less has collapsed; dividing by less would only blow up noise
+
 
 def train_ppo(config: PpoConfig) -> Path:
     """Run or resume the stage; returns its folder, a policy artifact (its critic lies beside the model)."""
@@ -101,9 +103,13 @@ class _Learner:
         add_frozen(roles, "reward", reward, "scores", runtime)
         add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=0.0)
         add_trainable(roles, "critic", reward, "values", config.model, runtime, dropout=0.0)
+        if config.critic_head == "zero":
+            torch.nn.init.zeros_(roles.heads["critic"].weight)
         ready(roles, config.model, runtime)
         assert reward.manifest is not None
-        self.score_at = reward.manifest.facts["score_at"]
+        facts = reward.manifest.facts
+        self.score_at = facts["score_at"]
+        self.score_mean, self.score_std = facts["score_mean"], max(facts["score_std"], SMALLEST_SPREAD)
         self.steps_per_iteration = config.num_epochs * (config.prompts_per_iteration // config.mini_batch_size)
         num_steps = config.num_iterations * self.steps_per_iteration
         self.policy = Optimizer(roles.trainable("policy"), config.optim, runtime, num_steps=num_steps)
@@ -154,6 +160,8 @@ class _Learner:
 
     def _shaped_scores(self, rollout: Rollout) -> Tensor:
         config, scores = self.config, rollout.scores
+        if config.normalise_scores:
+            scores = (scores - self.score_mean) / self.score_std
         scores = scores.clamp(-config.score_clip, config.score_clip) if config.score_clip else scores
         return scores - config.missing_end_token_penalty * (~rollout.finished).float()
 

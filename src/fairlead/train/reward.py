@@ -8,8 +8,9 @@ from torch import Tensor
 from fairlead.algos.reward_loss import pairwise_log_exp, pairwise_log_sig
 from fairlead.config.stages import RewardConfig
 from fairlead.data.collate import collate_pairs
+from fairlead.data.examples import PairExample
 from fairlead.data.sampler import step_rows
-from fairlead.evaluate.preference_accuracy import measure_preferences
+from fairlead.evaluate.preference_accuracy import measure_preferences, score_facts
 from fairlead.evaluate.summary import Evaluation, StageSummary
 from fairlead.models.build import add_trainable, ready
 from fairlead.models.roles import Roles
@@ -20,8 +21,10 @@ from fairlead.runtime.start import start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
 from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
-from fairlead.train.rows import load_preferences, padding_token, rejects_path, template_of
+from fairlead.train.rows import Rows, load_preferences, padding_token, rejects_path, template_of
 from fairlead.train.stage import open_stage
+
+PAIRS_FOR_FACTS = 64  # held-out pairs whose scores give the mean and the spread that ppo normalises by
 
 
 def train_reward(config: RewardConfig) -> Path:
@@ -85,6 +88,7 @@ def train_reward(config: RewardConfig) -> Path:
             sizes={"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps},
         )  # fmt: skip
         measured = measure_preferences(roles, "reward", rows.held_out, config.batch, runtime)
+        facts = score_facts(roles, "reward", _known_pairs(rows), config.batch, runtime)
         tensors = role_tensors(roles, "reward")
 
         def write_model(folder: Path) -> None:
@@ -92,5 +96,10 @@ def train_reward(config: RewardConfig) -> Path:
 
         return stage.finish(
             "reward", source, write_model, evaluation=Evaluation(summary, preferences=measured),
-            facts={"score_at": config.score_at, "pad_token_id": padding_token(template)},
+            facts={"score_at": config.score_at, "pad_token_id": padding_token(template)} | facts,
         )  # fmt: skip
+
+
+def _known_pairs(rows: Rows[PairExample]) -> list[PairExample]:
+    """Held-out pairs, or training pairs where there are none."""
+    return ([pair for pairs in rows.held_out.values() for pair in pairs] or rows.train)[:PAIRS_FOR_FACTS]
