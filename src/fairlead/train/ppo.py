@@ -104,7 +104,8 @@ class _Learner:
         add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=0.0)
         add_trainable(roles, "critic", reward, "values", config.model, runtime, dropout=0.0)
         if config.critic_head == "zero":
-            torch.nn.init.zeros_(roles.heads["critic"].weight)
+            for parameter in roles.heads["critic"].parameters():
+                torch.nn.init.zeros_(parameter)
         ready(roles, config.model, runtime)
         assert reward.manifest is not None
         facts = reward.manifest.facts

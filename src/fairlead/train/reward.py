@@ -83,21 +83,19 @@ def train_reward(config: RewardConfig) -> Path:
             stage.record(step + 1, metrics, tokens=num_tokens, rows=len(pairs))
             stage.maybe_save(step + 1, num_steps, lambda: (optimizer.state(), numbers))
 
-        summary = StageSummary(
-            "reward", "reward", model=stage.folder.name, parent=source.name,
-            sizes={"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps},
-        )  # fmt: skip
-        measured = measure_preferences(roles, "reward", rows.held_out, config.batch, runtime)
-        facts = score_facts(roles, "reward", _known_pairs(rows), config.batch, runtime)
+        sizes = {"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps}
+        evaluation = Evaluation(
+            StageSummary("reward", "reward", model=stage.folder.name, parent=source.name, sizes=sizes),
+            preferences=measure_preferences(roles, "reward", rows.held_out, config.batch, runtime),
+        )
+        facts: dict[str, Any] = score_facts(roles, "reward", _known_pairs(rows), config.batch, runtime)
         tensors = role_tensors(roles, "reward")
 
         def write_model(folder: Path) -> None:
             write_role(folder, roles, "reward", tensors, source.base, pad_token_id=padding_token(template))
 
-        return stage.finish(
-            "reward", source, write_model, evaluation=Evaluation(summary, preferences=measured),
-            facts={"score_at": config.score_at, "pad_token_id": padding_token(template)} | facts,
-        )  # fmt: skip
+        facts |= {"score_at": config.score_at, "pad_token_id": padding_token(template)}
+        return stage.finish("reward", source, write_model, evaluation=evaluation, facts=facts)
 
 
 def _known_pairs(rows: Rows[PairExample]) -> list[PairExample]:
