@@ -1,5 +1,6 @@
 """`fairlead eval`: one model beside its parent, on the same held-out rows, prompts and random numbers."""
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from fairlead.algos.kl import kl_k1
 from fairlead.artifacts.atomic import write_text
+from fairlead.artifacts.hashing import sha256_file
 from fairlead.artifacts.journal import Journal
 from fairlead.artifacts.lock import lock
 from fairlead.artifacts.manifest import (
@@ -72,6 +74,9 @@ def evaluate(config: EvalConfig) -> Path:
         return folder
     began = time.monotonic()
     bench = _Bench.of(config, runtime, subject, parent, reward)
+    if runtime.is_main:
+        for note in bench.roles.notes:
+            print(f"eval: {note}", file=sys.stderr, flush=True)
     evaluation, digests = bench.measure()
     if runtime.is_main:
         with lock(folder):
@@ -97,8 +102,11 @@ def evaluate(config: EvalConfig) -> Path:
 
 
 def _same(folder: Path, config: EvalConfig, subject: Source) -> bool:
+    """Whether the finished report is of this model, these options and these rows."""
     manifest = read_manifest(folder)
-    return manifest.config == config.model_dump(mode="json") and manifest.parents["model"].digest == subject.digest
+    rows = all(Path(path).is_file() and sha256_file(Path(path)) == d for path, d in manifest.data_digests.items())
+    same_options = manifest.config == config.model_dump(mode="json")
+    return same_options and rows and manifest.parents["model"].digest == subject.digest
 
 
 def _parent_of(config: EvalConfig, subject: Source) -> Source | None:

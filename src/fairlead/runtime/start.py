@@ -49,6 +49,8 @@ def start(config: RuntimeConfig) -> Runtime:
     device = _device(config.device)
     num_threads = config.num_threads or default_threads(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     torch.set_num_threads(num_threads)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if world_size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     dtype, reason = _dtype(config.dtype, device)
