@@ -169,6 +169,8 @@ class EvalConfig(Section):
     """Prompts (or conversations whose last answer is dropped) to answer, one answer each."""
     max_prompts: int = Field(default=0, ge=0)
     """Answer only the first prompts; 0 answers all."""
+    max_pairs: int = Field(default=0, ge=0)
+    """Score only the first pairs of each file; 0 scores all."""
     max_length: PositiveInt = 512
     """Longest sequence, in tokens."""
     sampling: SamplingConfig = SamplingConfig(max_new_tokens=64)

@@ -193,9 +193,8 @@ class _Bench:
         for path in resolve_paths(self.config.preferences, cache_folder()):
             loaded = read_preferences([path])
             digests |= loaded.digests
-            groups[_group_name(path)], _ = preference_examples(
-                loaded.records, self.template, self.config.max_length, end_token=end_token
-            )
+            pairs, _ = preference_examples(loaded.records, self.template, self.config.max_length, end_token=end_token)
+            groups[_group_name(path)] = pairs[: self.config.max_pairs] if self.config.max_pairs else pairs
         return measure_preferences(self.roles, role, groups, self.config.batch, self.runtime)
 
     def _answers(self, evaluation: Evaluation, digests: dict[str, str]) -> Evaluation:
