@@ -38,7 +38,7 @@ demo: fetch
 fetch: $(STAMP)
 	$(BIN)/fairlead fetch
 
-test: $(STAMP)
+test: fetch
 	$(TEST_ENV) $(BIN)/python -m pytest -n auto -m "not slow and not gpu" $(TESTS)
 
 test-full: fetch
