@@ -81,6 +81,8 @@ VISIBLE = {
     "missing_end_token_penalty": (("ppo",), "1.0", (), METRICS),
     "ptx_coef": (("ppo",), "2.0", ("ptx_coef=0.5",), METRICS),
     "ptx_rows": (("ppo",), "2", ("ptx_coef=0.5",), METRICS),
+    "normalise_scores": (("ppo",), "false", (), METRICS),
+    "critic_head": (("ppo",), "zero", (), METRICS),
     "critic_lr": (("ppo",), "0.1", (), METRICS),
 }
 # Shown by a test of its own below, or by another file.

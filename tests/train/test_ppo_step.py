@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from fairlead.artifacts.manifest import read_manifest
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.models.loading import tokenizer_in
 from fairlead.models.sources import resolve
@@ -14,7 +15,7 @@ from fairlead.runtime.start import start
 from fairlead.train import ppo
 from fairlead.train.rows import load_conversations, load_prompts
 
-TEMPERATURE, KL_COEF, SCORE_CLIP, PENALTY = 0.7, 0.3, 0.4, 0.25
+TEMPERATURE, KL_COEF, SCORE_CLIP, PENALTY = 0.7, 0.3, 0.9, 0.25
 GAMMA, LAM, LOW, HIGH, VALUE_CLIP, VALUE_COEF, PTX_COEF = 0.9, 0.8, 0.1, 0.3, 0.05, 0.7, 0.4
 OPTIONS = (
     f"sampling.temperature={TEMPERATURE}", "sampling.max_new_tokens=12", f"kl.coef={KL_COEF}",
@@ -148,6 +149,7 @@ def test_a_step_equals_the_loop(world, tmp_path, monkeypatch, options, mini_batc
     roles, folder = learner.roles, world.model
     old_policy, old_critic = Plain(folder, roles, "policy"), Plain(folder, roles, "critic")
     reference, judge = Plain(folder, roles, "reference"), Plain(folder, roles, "reward")
+    known = read_manifest(world.reward).facts  # of the reward model, on its held-out pairs
     assert not reference.leaves
     assert judge.leaves
 
@@ -156,7 +158,7 @@ def test_a_step_equals_the_loop(world, tmp_path, monkeypatch, options, mini_batc
     assert len({len(r) for r in responses}) > 2, "lengths must differ, or an alignment error stays hidden"
     assert 0 < int(rollout.finished.sum()) < 6, "some end by themselves, some do not"
 
-    old, rewards, values, scores = [], [], [], []
+    old, rewards, values, scores, clips = [], [], [], [], []
     for b, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         with torch.no_grad():
             old.append([float(x) for x in old_policy.logprobs(prompt, response, TEMPERATURE)[0]])
@@ -166,14 +168,17 @@ def test_a_step_equals_the_loop(world, tmp_path, monkeypatch, options, mini_batc
             text = response[:-1] if finished else response
             scores.append(judge.score([*prompt, *text, ends[0]]))
         assert bool(rollout.finished[b]) == finished
-        score = max(-SCORE_CLIP, min(SCORE_CLIP, scores[b])) - (0.0 if finished else PENALTY)
+        normal = (scores[b] - known["score_mean"]) / known["score_std"]
+        clips.append(abs(normal) > SCORE_CLIP)
+        score = max(-SCORE_CLIP, min(SCORE_CLIP, normal)) - (0.0 if finished else PENALTY)
         reward = [-KL_COEF * (p - q) for p, q in zip(old[b], ref, strict=True)]
         reward[-1] += score
         rewards.append(reward)
         sampled = rollout.sampler_logprobs[b][rollout.response_mask[b]]
         torch.testing.assert_close(sampled, torch.tensor(old[b]), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(rollout.scores, torch.tensor(scores), rtol=1e-4, atol=1e-5)
-    assert max(abs(s) for s in scores) > SCORE_CLIP, "the clip of the score must matter"
+    assert any(clips), "the clip of the score must matter"
+    assert not all(clips)
 
     shaken(roles, "policy", 3, 0.02)  # so that ratios leave 1 and values leave the old ones
     shaken(roles, "critic", 4, 0.02)

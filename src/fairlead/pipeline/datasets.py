@@ -1,15 +1,16 @@
 """The two stages that make datasets: sharing rows out by prompt, and pairs from a model's own replies."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from fairlead.artifacts.atomic import write_bytes
+from fairlead.artifacts.identity import check_identity, inside_run
 from fairlead.artifacts.lock import lock
-from fairlead.artifacts.manifest import Manifest, Parent, package_versions, read_manifest, write_manifest
+from fairlead.artifacts.manifest import Manifest, Parent, package_versions, write_manifest
 from fairlead.artifacts.stages import is_finished, stage_folder
 from fairlead.config.journey import RepliesConfig, SplitConfig
 from fairlead.data.chat_template import ChatTemplate
@@ -26,6 +27,7 @@ from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.machine import peak_memory_bytes
 from fairlead.runtime.start import start
 from fairlead.synthesize.own_replies import own_reply_pairs
+from fairlead.train.stage import FREE_MACHINE_OPTIONS
 
 PARTS = ("sft", "preference", "ppo", "held_out")
 
@@ -36,7 +38,8 @@ def split_rows(config: SplitConfig, run: Path, *, seed: int) -> Path:
     paths = resolve_paths(config.sources, cache_folder())
     loaded = {path: read_conversations([path]) for path in paths}
     digests = {str(path): rows.digests[str(path)] for path, rows in loaded.items()}
-    if _unchanged(folder, config.model_dump(mode="json"), digests):
+    identity = inside_run({"config": config.model_dump(mode="json"), "seed": seed, "data": digests}, run)
+    if _finished(folder, identity):
         return folder
     began = time.monotonic()
     template = ChatTemplate(load_tokenizer(config.tokenizer))
@@ -46,12 +49,13 @@ def split_rows(config: SplitConfig, run: Path, *, seed: int) -> Path:
         short = [r for r in rows.records if len(template.encode_prompt(r.prompt)) <= config.max_prompt_tokens]
         too_long += len(rows.records) - len(short)
         counts = {name: getattr(config, name) for name in PARTS}
-        split = split_by_prompt(short, parts={**counts, "left": 1.0}, seed=seed)
+        split = split_by_prompt(short, parts=counts, seed=seed)
         duplicates += split.num_duplicates
         for name in PARTS:
             parts[name] += split.parts[name]
     digest = split_digest(parts)
     with lock(folder):
+        check_identity(folder, identity)
         for name, records in parts.items():
             _write(folder / f"{name}.jsonl", ({"messages": _plain(r.messages)} for r in records))
         facts: dict[str, Any] = {"split_digest": digest, "duplicates": duplicates, "prompts_too_long": too_long}
@@ -71,7 +75,9 @@ def make_pairs(config: RepliesConfig, run: Path) -> Path:
     files = {"train": config.train, "held_out": config.held_out}
     loaded = {name: read_conversations(resolve_paths(paths, cache_folder())) for name, paths in files.items() if paths}
     digests = {path: digest for rows in loaded.values() for path, digest in rows.digests.items()}
-    if _unchanged(folder, config.model_dump(mode="json"), digests, {"model": source.digest}):
+    options = config.model_dump(mode="json", exclude={"runtime": FREE_MACHINE_OPTIONS})
+    identity = inside_run({"config": options, "parents": {"model": source.digest}, "data": digests}, run)
+    if _finished(folder, identity):
         return folder
     began = time.monotonic()
     runtime = start(config.runtime)
@@ -80,6 +86,7 @@ def make_pairs(config: RepliesConfig, run: Path) -> Path:
     add_frozen(roles, "policy", source, "logprobs", runtime)
     engine = Engine(roles, "policy", template.end_token_ids, runtime)
     with lock(folder):
+        check_identity(folder, identity)
         counts = {}
         for position, (name, rows) in enumerate(loaded.items()):
             pairs = own_reply_pairs(
@@ -98,15 +105,12 @@ def make_pairs(config: RepliesConfig, run: Path) -> Path:
     return folder
 
 
-def _unchanged(
-    folder: Path, config: dict[str, Any], digests: Mapping[str, str], parents: Mapping[str, str] | None = None
-) -> bool:
-    """Whether the stage is finished with these options, rows and parents."""
+def _finished(folder: Path, identity: dict[str, Any]) -> bool:
+    """Whether the stage is done; UserError by name when it was done with other options, rows or parents."""
     if not is_finished(folder):
         return False
-    manifest = read_manifest(folder)
-    found = {role: parent.digest for role, parent in manifest.parents.items()}
-    return manifest.config == config and manifest.data_digests == dict(digests) and found == dict(parents or {})
+    check_identity(folder, identity)
+    return True
 
 
 def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from fairlead.config.journey import JourneyConfig
+from fairlead.config.journey import JourneyConfig, SplitConfig
 from fairlead.config.stages import PpoConfig, RewardConfig, SftConfig
 from fairlead.evaluate.wording import duration, size
 from fairlead.models.facts import ModelFacts, model_facts
@@ -51,13 +51,20 @@ class _Rates:
 def estimate(journey: JourneyConfig, stages: Sequence[str]) -> dict[str, Estimate]:
     """Each stage's cost. Nothing is loaded: weights are counted from the model's config."""
     runtime = start(journey.runtime)
-    base = journey.sft.model.name if journey.sft else "smollm2-135m-instruct"
-    model = model_facts(base)
+    model = model_facts(_base(journey))
     rates = _Rates.of(model, matrix_rate(runtime.device, runtime.dtype, seconds=0.3))
     found = {name: _stage(journey, name, rates, model, runtime) for name in stages}
     if journey.eval is not None:
         found["eval"] = _eval(journey, rates, model, sum(name in ("sft", "dpo", "ppo") for name in stages))
     return found
+
+
+def _base(journey: JourneyConfig) -> str:
+    """The first model of the recipe that is not made by the recipe itself."""
+    trained = [stage.model.name for stage in (journey.sft, journey.reward, journey.dpo, journey.ppo) if stage]
+    named = [*trained, *([journey.replies.model] if journey.replies else [])]
+    split = journey.split or SplitConfig()
+    return next((name for name in named if not name.startswith("@")), split.tokenizer)
 
 
 def describe(estimates: dict[str, Estimate]) -> str:

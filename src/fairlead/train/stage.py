@@ -35,12 +35,8 @@ from fairlead.runtime.start import Runtime
 JOURNALS = ("metrics", "samples")
 # Options that change how a stage runs, not what it makes: they may differ when it goes on. What of the machine moves a
 # rounding is compared by runtime/checkpoints.py, which says so.
-FREE_OPTIONS = {
-    "output": True,
-    "checkpoint": True,
-    "metrics": True,
-    "runtime": {"device", "num_threads", "distributed"},
-}
+FREE_MACHINE_OPTIONS = {"device", "num_threads", "distributed"}
+FREE_OPTIONS = {"output": True, "checkpoint": True, "metrics": True, "runtime": FREE_MACHINE_OPTIONS}
 
 
 class Stage:
