@@ -52,12 +52,16 @@ def save_checkpoint(
             raise
         what = f"{error.what}; the last good checkpoint is {earlier[-1].name}"
         raise UserError(what, fix=error.fix, exit_code=ExitCode.IO) from error
-    saved = _steps(folder)
-    later = [path for at, path in saved if at > step]
-    older = [path for at, path in saved if at <= step][:-keep]
-    for path in later + older:
+    for path in [path for at, path in _steps(folder) if at > step]:
         remove(path)
+    drop_old_checkpoints(folder, keep=keep)
     return final
+
+
+def drop_old_checkpoints(folder: Path, *, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints of a stage's folder."""
+    for _, path in _steps(folder)[:-keep]:
+        remove(path)
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:

@@ -12,6 +12,7 @@ import orjson
 from torch import Tensor
 
 from fairlead.artifacts.atomic import sweep, write_text
+from fairlead.artifacts.checkpoints import drop_old_checkpoints
 from fairlead.artifacts.identity import check_identity, inside_run
 from fairlead.artifacts.journal import Journal
 from fairlead.artifacts.lock import lock
@@ -217,6 +218,7 @@ class Stage:
                 stack.enter_context(lock(self.folder))
                 sweep(self.folder)
                 sweep(self.folder / "checkpoints")
+                drop_old_checkpoints(self.folder, keep=self.config.checkpoint.keep)  # a kill may have come before it
                 check_identity(self.folder, self._identity())
                 for name in (*JOURNALS, "timings"):
                     self._journals[name] = stack.enter_context(Journal(self.folder / f"{name}.jsonl"))
@@ -247,7 +249,8 @@ class Stage:
         if self.runtime.is_main:
             check_identity(self.folder, self._identity())
             if not (self.folder / "report.html").is_file():  # killed between the commit and the pages
-                self._write_pages()
+                with lock(self.folder):
+                    self._write_pages()
             self.say(f"{self.name}: {self.folder} is finished and unchanged, skipped")
         return True
 
