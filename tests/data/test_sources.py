@@ -149,10 +149,10 @@ def test_ragged_csv_rows(tmp_path):
         ("cut.json", b'[\n{"a": 1},\n{"a": ', "cut.json:3: this is not JSON", 65),
         ("quotes.csv", b'a,b\n"1"x,2\n', "quotes.csv:2: this is not CSV", 65),
         ("cut.parquet", as_parquet(ROWS)[:-6], "Parquet file is damaged", 65),
-        ("cut.jsonl.gz", gzip.compress(as_jsonl(ROWS))[:-9], "gzip file is damaged", 65),
+        ("cut.jsonl.gz", gzip.compress(as_jsonl(ROWS), mtime=0)[:-9], "gzip file is damaged", 65),
         ("not.jsonl.gz", as_jsonl(ROWS), "gzip file is damaged", 65),
         ("pointer.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git-LFS pointer", 65),
-        ("bomb.jsonl.gz", gzip.compress(b"x" * 10_000_000), "unpacks to far more", 65),
+        ("bomb.jsonl.gz", gzip.compress(b"x" * 10_000_000, mtime=0), "unpacks to far more", 65),
         ("rows.xml", b"<a/>", "not known", 2),
     ],
 )
