@@ -101,7 +101,7 @@ class TinyWorld:
         rows = self.conversations if trainer in ("sft", "ppo") else self.preferences
         words = [
             f"output={output}", f"model.name={self.model}", "model.lora.rank=4", f"data.train={rows}",
-            "data.held_out_rows=4", "data.max_length=256", "runtime.device=cpu", "runtime.dtype=float32",
+            "data.max_length=256", "runtime.device=cpu", "runtime.dtype=float32",
             "runtime.num_threads=1", "optim.lr=0.01", "batch.micro_batch_tokens=400",
         ]  # fmt: skip
         if trainer == "ppo":
@@ -110,7 +110,7 @@ class TinyWorld:
                 "sampling.max_new_tokens=8",
             ]  # fmt: skip
         else:
-            words += ["batch.rows=6", "num_epochs=1"]
+            words += ["batch.rows=6", "num_epochs=1", "data.held_out_rows=4"]
         given = {word.partition("=")[0] for word in overrides}  # a list given twice would be joined
         return [*(word for word in words if word.partition("=")[0] not in given), *overrides]
 

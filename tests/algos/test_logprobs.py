@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from fairlead.algos.logprobs import entropy, linear_logprobs, token_logprobs
 from oracles import reductions
 
+BARE = {"with_entropy": False}
 LOGITS = st.integers(1, 7).flatmap(
     lambda v: st.lists(st.lists(st.floats(-30, 30), min_size=v, max_size=v), min_size=1, max_size=4)
 )
@@ -82,16 +83,20 @@ def plain(hidden, weight, bias, targets, *, temperature):
 @pytest.mark.parametrize("num_targets", [0, 1, 7])
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_linear_equals_plain(num_targets, chunk, with_bias):
+@pytest.mark.parametrize("with_entropy", [True, False])
+def test_linear_equals_plain(num_targets, chunk, with_bias, with_entropy):
     hidden, weight, bias, targets = head(num_targets)
     bias = bias if with_bias else None
     leaves = [hidden, weight, bias] if with_bias else [hidden, weight]
-    got = linear_logprobs(hidden, weight, bias, targets, temperature=0.7, chunk=chunk)
+    got = linear_logprobs(hidden, weight, bias, targets, temperature=0.7, chunk=chunk, with_entropy=with_entropy)
     expected = plain(hidden, weight, bias, targets, temperature=0.7)
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(got[0], expected[0])
     assert got[0].requires_grad
-    assert not got[1].requires_grad
+    if with_entropy:
+        torch.testing.assert_close(got[1], expected[1])
+        assert not got[1].requires_grad
+    else:
+        assert got[1] is None
     seeds = torch.linspace(-1, 2, num_targets, dtype=torch.float64)
     got_grads = torch.autograd.grad(got[0], leaves, seeds)
     expected_grads = torch.autograd.grad(expected[0], leaves, seeds)
@@ -104,17 +109,33 @@ def test_linear_gradcheck(chunk):
     hidden, weight, bias, targets = head()
 
     def logprobs(h, w, b):
-        return linear_logprobs(h, w, b, targets, temperature=0.7, chunk=chunk)[0]
+        return linear_logprobs(h, w, b, targets, temperature=0.7, chunk=chunk, **BARE)[0]
 
     assert torch.autograd.gradcheck(logprobs, (hidden, weight, bias))
     assert torch.autograd.gradcheck(lambda h, w: logprobs(h, w, None), (hidden, weight))
+
+
+@pytest.mark.parametrize("with_entropy", [True, False])
+def test_linear_with_extreme_logits(with_entropy):
+    """A token that a bias of minus infinity forbids, and logits a thousand apart."""
+    hidden, weight = torch.eye(2), torch.tensor([[1e3, 0.0], [0.0, 0.0], [-1e3, 0.0]])
+    bias = torch.tensor([0.0, 0.0, -torch.inf])
+    hidden.requires_grad_()
+    logprobs, entropies = linear_logprobs(
+        hidden, weight, bias, torch.tensor([1, 0]), temperature=1.0, chunk=2, with_entropy=with_entropy
+    )
+    torch.testing.assert_close(logprobs, torch.tensor([-1e3, -0.6931472]))
+    if with_entropy:
+        torch.testing.assert_close(entropies, torch.tensor([0.0, 0.6931472]))
+    logprobs.sum().backward()
+    assert hidden.grad.isfinite().all()
 
 
 def test_linear_in_bfloat16():
     leaves, targets = head(64, 32, 301, torch.bfloat16, scale=0.3)[:3], head(64, 32, 301)[3]
     exact = [x.detach().float().requires_grad_() for x in leaves]
     seeds = torch.ones(64) / 64
-    logprobs, entropies = linear_logprobs(*leaves, targets, temperature=1.0, chunk=10)
+    logprobs, entropies = linear_logprobs(*leaves, targets, temperature=1.0, chunk=10, with_entropy=True)
     expected, expected_entropies = plain(*exact, targets, temperature=1.0)
     assert logprobs.dtype == entropies.dtype == torch.float32
     # Logits reach 8, where neighbours in bfloat16 are 2^-5 = 0.03 apart.
@@ -134,10 +155,13 @@ def test_linear_sums_many_chunks_in_float32():
     """1024 equal targets, one per chunk: a sum kept in bfloat16 stops growing at 256 times the first."""
     hidden, weight, bias, targets = head(1, dtype=torch.bfloat16)
     once = torch.autograd.grad(
-        linear_logprobs(hidden, weight, bias, targets, temperature=1.0, chunk=1)[0].sum(), (weight, bias)
+        linear_logprobs(hidden, weight, bias, targets, temperature=1.0, chunk=1, **BARE)[0].sum(),
+        (weight, bias),
     )
     rows = hidden.detach().expand(1024, -1)
-    logprobs, _ = linear_logprobs(rows, weight, bias, targets.expand(1024), temperature=1.0, chunk=1)
+    logprobs, _ = linear_logprobs(
+        rows, weight, bias, targets.expand(1024), temperature=1.0, chunk=1, with_entropy=False
+    )
     for many, one in zip(torch.autograd.grad(logprobs.sum(), (weight, bias)), once, strict=True):
         torch.testing.assert_close(many, 1024 * one, rtol=1e-2, atol=0)  # one rounding to 8 bits
 
@@ -165,7 +189,7 @@ def test_linear_never_holds_all_logits_and_keeps_its_inputs_and_one_number_per_t
 
     with Produced() as produced:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            logprobs, _ = linear_logprobs(hidden, weight, bias, targets, temperature=1.0, chunk=5)
+            logprobs, _ = linear_logprobs(hidden, weight, bias, targets, temperature=1.0, chunk=5, with_entropy=True)
         logprobs.sum().backward()
     inputs = {x.data_ptr() for x in (hidden, weight, bias, targets)}
     assert inputs < {x.data_ptr() for x in kept}
@@ -180,7 +204,7 @@ def test_linear_skips_the_gradient_of_a_frozen_head(chunk):
     want = torch.autograd.grad(plain(hidden, weight, bias, targets, temperature=1.0)[0].sum(), hidden)[0]
     weight.requires_grad_(False)
     bias.requires_grad_(False)
-    logprobs, _ = linear_logprobs(hidden, weight, bias, targets, temperature=1.0, chunk=chunk)
+    logprobs, _ = linear_logprobs(hidden, weight, bias, targets, temperature=1.0, chunk=chunk, **BARE)
     with Produced() as produced:
         logprobs.sum().backward()
     torch.testing.assert_close(hidden.grad, want)
@@ -192,7 +216,9 @@ def test_linear_skips_the_gradient_of_a_frozen_head(chunk):
 def test_linear_with_only_the_head_trained():
     hidden, weight, bias, targets = head()
     want = torch.autograd.grad(plain(hidden, weight, bias, targets, temperature=1.0)[0].sum(), weight)[0]
-    linear_logprobs(hidden.detach(), weight, bias.detach(), targets, temperature=1.0, chunk=3)[0].sum().backward()
+    linear_logprobs(hidden.detach(), weight, bias.detach(), targets, temperature=1.0, chunk=3, **BARE)[
+        0
+    ].sum().backward()
     torch.testing.assert_close(weight.grad, want)
 
 
@@ -201,7 +227,7 @@ def test_linear_under_activation_checkpointing(use_reentrant):
     hidden, weight, bias, targets = head()
 
     def logprobs(h):
-        return linear_logprobs(h.tanh(), weight, bias, targets, temperature=0.7, chunk=3)[0]
+        return linear_logprobs(h.tanh(), weight, bias, targets, temperature=0.7, chunk=3, **BARE)[0]
 
     want = torch.autograd.grad(logprobs(hidden).sum(), (hidden, weight, bias))
     checkpoint(logprobs, hidden, use_reentrant=use_reentrant).sum().backward()
@@ -216,13 +242,13 @@ def test_linear_with_tied_weights():
     def both(function):
         return torch.autograd.grad(function(embedding(inputs, weight).tanh()).sum(), weight)[0]
 
-    got = both(lambda h: linear_logprobs(h, weight, None, targets, temperature=1.0, chunk=3)[0])
+    got = both(lambda h: linear_logprobs(h, weight, None, targets, temperature=1.0, chunk=3, **BARE)[0])
     torch.testing.assert_close(got, both(lambda h: plain(h, weight, None, targets, temperature=1.0)[0]))
 
 
 def test_linear_refuses_a_second_derivative():
     hidden, weight, bias, targets = head()
-    logprobs, _ = linear_logprobs(hidden, weight, bias, targets, temperature=1.0, chunk=3)
+    logprobs, _ = linear_logprobs(hidden, weight, bias, targets, temperature=1.0, chunk=3, **BARE)
     seeds = torch.ones_like(logprobs, requires_grad=True)
     (grad,) = torch.autograd.grad(logprobs, hidden, seeds, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):

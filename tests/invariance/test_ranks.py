@@ -82,8 +82,8 @@ class Laboratory:
             "output": str(self.output(case)),
             "model": {"name": str(start), "tuning": case.tuning, "lora": {"rank": 4},
                       "activation_checkpointing": case.checkpointed},
-            "data": {"train": [str(rows)], "held_out_rows": 0},
-            "batch": {"rows": ROWS, "num_micro_batches": micro_batches, "micro_batch_tokens": 100_000},
+            "data": {"train": [str(rows)]},
+            "batch": {"num_micro_batches": micro_batches, "micro_batch_tokens": 100_000},
             "optim": {"lr": 1e-2, "schedule": "constant", "eps": 1e-3, "max_grad_norm": 0.5, "weight_decay": 0.1},
             "runtime": {"device": "cpu", "dtype": "float32", "num_threads": 1,
                         "seed": 7 if case.layout == "parent" else 3,
@@ -97,6 +97,8 @@ class Laboratory:
             }  # fmt: skip
         else:
             config |= {"num_epochs": 1}
+            config["data"] |= {"held_out_rows": 0}
+            config["batch"] |= {"rows": ROWS}
         return {"stage": case.stage, "config": config, "interrupt": case.layout.endswith("-resumed")}
 
     def run(self, cases: list[Case]) -> None:

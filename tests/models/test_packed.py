@@ -33,7 +33,9 @@ def test_packed_is_padded_is_each_row_alone(
     folder, rows = tiny(family), rows_of(lengths, seed)
     expected = plain_logprobs(plain_once(folder), rows, temperature=temperature)
     for fast in (True, False):
-        logprobs, entropy = frozen_once(folder, fast=fast)(packed(rows), "policy", temperature=temperature)
+        logprobs, entropy = frozen_once(folder, fast=fast)(
+            packed(rows), "policy", temperature=temperature, with_entropy=True
+        )
         torch.testing.assert_close(logprobs, expected, **TOLERANCE)
         assert (entropy > 0).all()
 

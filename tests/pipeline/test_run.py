@@ -54,7 +54,7 @@ dpo:
 ppo:
   model: {model}
   reward_model: '@reward'
-  data: {{train: '@split/ppo.jsonl', held_out_rows: 0, max_length: 256}}
+  data: {{train: '@split/ppo.jsonl', max_length: 256}}
   sampling: {{max_new_tokens: 6}}
   num_iterations: 2
   prompts_per_iteration: 4

@@ -30,6 +30,15 @@ def test_speed_and_time_left(clock, capsys):
     assert "step 20/20" in capsys.readouterr().err
 
 
+def test_the_rest_of_a_journey_counts(clock, capsys):
+    with progress.followed_by(300.0):
+        line = Progress("sft", 0, 4, visible=True)
+    clock[0] += 10.0
+    line.advance(1, 50, {})
+    assert capsys.readouterr().err == "sft  step 1/4    5 tokens/s  0:30 left, 5:30 in all\n"
+    assert "in all" not in Progress("sft", 0, 4, visible=True)._line(0, {})
+
+
 def test_other_ranks_are_silent_and_still_measure(clock, capsys):
     line = Progress("ppo", 0, 1, visible=False)
     clock[0] += 1.0

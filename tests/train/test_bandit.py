@@ -42,7 +42,7 @@ def trained_shares(world, tmp_path, kl_coef):
     row = {"messages": [{"role": role, "content": "a"} for role in ("system", "user", "assistant")]}
     prompt = write_rows(tmp_path / "prompt.jsonl", [row])
     stage = world.run(
-        "ppo", tmp_path, f"data.train={prompt}", "data.held_out_rows=0", "sampling.max_new_tokens=1",
+        "ppo", tmp_path, f"data.train={prompt}", "sampling.max_new_tokens=1",
         f"sampling.temperature={TEMPERATURE}", "num_iterations=25", "prompts_per_iteration=32", "mini_batch_size=32",
         "num_epochs=2", f"kl.coef={kl_coef}", "optim.lr=0.005", "optim.schedule=linear",
         "batch.micro_batch_tokens=8000", "whiten_advantages=false", "normalise_scores=false",

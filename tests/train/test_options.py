@@ -35,7 +35,7 @@ VISIBLE = {
     "model.lora.rank": (("sft", "ppo"), "2", (), MODEL),
     "model.lora.alpha": (("sft", "dpo"), "7", (), METRICS),
     "model.lora.dropout": (EPOCHS, "0.3", (), METRICS),
-    "data.held_out_rows": (TRAINERS, "2", (), METRICS),
+    "data.held_out_rows": (EPOCHS, "2", (), METRICS),
     "data.max_rows": (TRAINERS, "12", (), METRICS),
     "data.max_length": (EPOCHS, "100", ("data.max_reject_rate=1",), METRICS),
     "batch.rows": (EPOCHS, "3", (), STEPS),
@@ -108,9 +108,6 @@ ELSEWHERE = {
     "sampling.repetition_penalty": "test_sampling_that_reshapes_is_refused",
     "sampling.stop": "test_sampling_that_reshapes_is_refused",
 }
-# Options of a shared section that a trainer has no use for.
-NO_EFFECT = {("ppo", "batch.rows"): "prompts_per_iteration and mini_batch_size say it", ("ppo", "data.held_out"): "",
-             ("ppo", "model.lora.dropout"): "a policy in reinforcement learning equals its sampler"}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +158,7 @@ def test_an_option_is_seen(seen, trainer, option):
 def test_every_option_is_in_the_table():
     for trainer, (model, _) in TRAINERS.items():
         for option in options(model):
-            shown = option.path in VISIBLE or option.path in ELSEWHERE or (trainer, option.path) in NO_EFFECT
+            shown = option.path in VISIBLE or option.path in ELSEWHERE
             assert shown, f"{trainer} {option.path}: say how it is seen"
     known = {option.path for model, _ in TRAINERS.values() for option in options(model)}
     assert set(VISIBLE) | set(ELSEWHERE) <= known
@@ -336,8 +333,12 @@ def test_sampling_that_reshapes_is_refused(world, tmp_path, word):
 
 
 @pytest.mark.parametrize(
-    ("word", "message"), [("mini_batch_size=4", "does not divide"), ("ptx_coef=1", "without ppo.ptx_data")]
-)
+    ("word", "message"),
+    [
+        ("mini_batch_size=4", "does not divide"), ("ptx_coef=1", "without ppo.ptx_data"),
+        ("model.lora.dropout=0.1", "dropout must be 0"),
+    ],
+)  # fmt: skip
 def test_options_that_contradict_each_other_are_refused(world, tmp_path, word, message):
     with pytest.raises(UserError, match=message):
         world.config("ppo", tmp_path, word)

@@ -31,19 +31,25 @@ def linear_logprobs(
     *,
     temperature: float,
     chunk: int,
-) -> tuple[Float[Tensor, "M"], Float[Tensor, "M"]]:
-    """Log-probability of each target and entropy, straight from the hidden states and the language-model head.
+    with_entropy: bool,
+) -> tuple[Float[Tensor, "M"], Float[Tensor, "M"] | None]:
+    """Log-probability of each target and, if wanted, entropy, straight from the hidden states and the head.
 
     The same numbers as `token_logprobs(linear(hidden, weight, bias), targets)` and `entropy`, but the logits exist
     for `chunk` targets at a time, in the forward and in the backward pass, where they are computed again: 4 V bytes per
     target are never held for all M. Gradients reach hidden, weight and bias, each only if it asks for one, so a frozen
-    head costs no product of its own. The entropy is a metric and carries no gradient.
+    head costs no product of its own. The entropy is a metric and carries no gradient; it costs passes over V numbers
+    per target, so only who reads it asks for it.
     """
-    return _LinearLogprobs.apply(hidden, weight, bias, targets, temperature, chunk)
+    logprobs, entropies = _LinearLogprobs.apply(hidden, weight, bias, targets, temperature, chunk, with_entropy)
+    return logprobs, entropies if with_entropy else None
 
 
 class _LinearLogprobs(torch.autograd.Function):
-    """Keeps its inputs, which exist anyway, and the normaliser of each target; nothing of size V per target."""
+    """Keeps its inputs, which exist anyway, and the normaliser of each target; nothing of size V per target.
+
+    Works in place on each chunk of logits: V is large, and every pass over them costs as much as some layers.
+    """
 
     @staticmethod
     def forward(
@@ -54,16 +60,27 @@ class _LinearLogprobs(torch.autograd.Function):
         targets: Tensor,
         temperature: float,
         chunk: int,
+        with_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
         dtype = torch.promote_types(hidden.dtype, torch.float32)
-        logprobs, entropies, totals = (torch.empty(len(targets), dtype=dtype, device=hidden.device) for _ in range(3))
+        logprobs, totals = (torch.empty(len(targets), dtype=dtype, device=hidden.device) for _ in range(2))
+        entropies = torch.empty(len(targets) if with_entropy else 0, dtype=dtype, device=hidden.device)
         for start in range(0, len(targets), chunk):
             part = slice(start, start + chunk)
             logits = _logits(hidden[part], weight, bias, temperature)
-            totals[part] = logits.logsumexp(dim=-1)
-            distribution = logits.sub_(totals[part, None])  # log-probabilities, in place: V is large
-            logprobs[part] = distribution.gather(-1, targets[part, None])[:, 0]
-            entropies[part] = -distribution.exp().mul_(distribution).sum(dim=-1)
+            chosen = logits.gather(-1, targets[part, None])[:, 0]
+            highest = logits.amax(dim=-1)
+            shifted = logits.sub_(highest[:, None])
+            if with_entropy:
+                # H = log sum exp(x) - sum x exp(x) / sum exp(x); a logit of minus infinity adds nothing
+                weights = shifted.exp()
+                sums = weights.sum(dim=-1)
+                mean = weights.mul_(shifted.clamp_(min=torch.finfo(dtype).min)).sum(dim=-1) / sums
+                entropies[part] = sums.log() - mean
+            else:
+                sums = shifted.exp_().sum(dim=-1)
+            totals[part] = highest + sums.log()
+            logprobs[part] = chosen - totals[part]
         ctx.save_for_backward(hidden, weight, bias, targets, totals)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.mark_non_differentiable(entropies)
@@ -82,10 +99,10 @@ class _LinearLogprobs(torch.autograd.Function):
         for start in range(0, len(targets), ctx.chunk):
             part = slice(start, start + ctx.chunk)
             # d logprob[target] / d logits = (one-hot(target) - softmax) / temperature
+            seeds = grad_logprobs[part, None] / ctx.temperature
             logits = _logits(hidden[part], weight, bias, ctx.temperature)
-            grad_logits = logits.sub_(totals[part, None]).exp_().neg_()
-            grad_logits.scatter_add_(1, targets[part, None], torch.ones_like(grad_logits[:, :1]))
-            grad_logits.mul_(grad_logprobs[part, None] / ctx.temperature)
+            grad_logits = logits.sub_(totals[part, None]).exp_().mul_(-seeds)
+            grad_logits.scatter_add_(1, targets[part, None], seeds)
             if grad_bias is not None:
                 grad_bias += grad_logits.sum(dim=0)
             grad_logits = grad_logits.to(hidden.dtype)
@@ -100,16 +117,14 @@ class _LinearLogprobs(torch.autograd.Function):
             None,
             None,
             None,
+            None,
         )
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    """Tempered logits in float32 (or float64), a fresh tensor; minus infinity becomes the lowest finite number, so that
-    0 times it is 0 in the entropy."""
+    """Tempered logits in float32 (or float64), a fresh tensor."""
     logits = upcast(linear(hidden, weight, bias))
-    if temperature != 1.0:
-        logits.div_(temperature)
-    return logits.clamp_(min=torch.finfo(logits.dtype).min / 2)
+    return logits.div_(temperature) if temperature != 1.0 else logits
 
 
 def _entropy_of(distribution: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:

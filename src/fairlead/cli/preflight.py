@@ -13,6 +13,7 @@ from fairlead.artifacts.manifest import MANIFEST_NAME, Kind, require_kind
 from fairlead.artifacts.model_folder import check_model_folder, may_be_hub_id
 from fairlead.artifacts.stages import stage_folder
 from fairlead.config.chat import ChatConfig
+from fairlead.config.common import DataConfig
 from fairlead.config.journey import STAGES, JourneyConfig
 from fairlead.config.stages import DpoConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
 from fairlead.data.load import read_conversations, read_preferences, read_prompts
@@ -79,7 +80,7 @@ def check_journey(journey: JourneyConfig) -> None:
             check_model(config.model.name, ("policy",), f"{name}.model.name")
         if isinstance(config, PpoConfig) and not config.reward_model.startswith("@"):
             _check_reward_model(config.reward_model, f"{name}.reward_model")
-        for files in (config.data.train, config.data.held_out):
+        for files in (config.data.train, _held_out(config)):
             _small([file for file in files if not file.startswith("@")])
 
 
@@ -123,8 +124,13 @@ def _check_stage_rows(verb: str, config: SftConfig | RewardConfig | DpoConfig | 
     if _small(data.train):
         rejects = stage_folder(Path(config.output), verb) / "rejects.jsonl" if is_first_rank() else None
         read(resolve_paths(data.train, cache_folder()), rejects=rejects, max_reject_rate=data.max_reject_rate)
-    if _small(data.held_out):
-        read(resolve_paths(data.held_out, cache_folder()), max_reject_rate=data.max_reject_rate)
+    held_out = _held_out(config)
+    if _small(held_out):
+        read(resolve_paths(held_out, cache_folder()), max_reject_rate=data.max_reject_rate)
+
+
+def _held_out(config: StageConfig) -> tuple[str, ...]:
+    return config.data.held_out if isinstance(config.data, DataConfig) else ()
 
 
 def _small(names: Sequence[str]) -> bool:

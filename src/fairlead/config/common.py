@@ -33,15 +33,11 @@ class ModelConfig(Section):
     """Recompute each layer in the backward pass: less memory, about a third more time."""
 
 
-class DataConfig(Section):
-    """Which rows a stage trains on and holds out."""
+class RowsConfig(Section):
+    """Which rows a stage trains on."""
 
     train: tuple[str, ...] = ()
     """Files or folders of training rows: json, jsonl, csv or parquet, also .gz; or a starter dataset's name."""
-    held_out: tuple[str, ...] = ()
-    """Files of rows to measure on, never trained on. Empty: `held_out_rows` are split off by prompt."""
-    held_out_rows: int = Field(default=64, ge=0)
-    """Rows to split off, by prompt, when no held-out file is given; at most a fifth of all rows."""
     max_rows: int = Field(default=0, ge=0)
     """Use only the first rows of the training files; 0 uses all."""
     max_length: PositiveInt = 512
@@ -50,15 +46,34 @@ class DataConfig(Section):
     """Share of unusable rows above which the run stops."""
 
 
-class BatchConfig(Section):
-    """How many rows one optimizer step sees, and how much of them one forward pass holds."""
+class DataConfig(RowsConfig):
+    """Which rows a stage trains on and holds out."""
+
+    held_out: tuple[str, ...] = ()
+    """Files of rows to measure on, never trained on. Empty: `held_out_rows` are split off by prompt."""
+    held_out_rows: int = Field(default=64, ge=0)
+    """Rows to split off, by prompt, when no held-out file is given; at most a fifth of all rows."""
+
+
+class ForwardConfig(Section):
+    """How much one forward pass holds."""
+
+    micro_batch_tokens: PositiveInt = 2048
+    """Tokens in one forward pass. Memory only: the result is the same for any value."""
+
+
+class MicroBatchConfig(ForwardConfig):
+    """How an optimizer step is cut."""
+
+    num_micro_batches: int = Field(default=0, ge=0)
+    """Cut each step into exactly this many micro-batches over all ranks; 0 lets the tokens decide."""
+
+
+class BatchConfig(MicroBatchConfig):
+    """How many rows one optimizer step sees, and how it is cut."""
 
     rows: PositiveInt = 16
     """Rows (conversations or pairs) per optimizer step, over all ranks."""
-    micro_batch_tokens: PositiveInt = 2048
-    """Tokens in one forward pass. Memory only: the result is the same for any value."""
-    num_micro_batches: int = Field(default=0, ge=0)
-    """Cut each step into exactly this many micro-batches over all ranks; 0 lets the tokens decide."""
 
 
 class OptimConfig(Section):
@@ -133,4 +148,4 @@ class SinkConfig(Section):
     sinks: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
     """Optional trackers, each an extra of the package."""
     every_steps: PositiveInt = 1
-    """Optimizer steps between two lines of metrics."""
+    """Optimizer steps between two reports to the trackers; metrics.jsonl always has every step."""

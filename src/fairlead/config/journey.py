@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, PositiveInt, model_validator
 
-from fairlead.config.common import BatchConfig, RuntimeConfig, SamplingConfig
+from fairlead.config.common import RuntimeConfig, SamplingConfig
 from fairlead.config.section import Section
 from fairlead.config.stages import DpoConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig
 
@@ -47,8 +47,6 @@ class RepliesConfig(Section):
     """Pairs that would be shorter are left out."""
     sampling: SamplingConfig = SamplingConfig(max_new_tokens=60)
     """How replies are drawn."""
-    batch: BatchConfig = BatchConfig()
-    """Size of a forward pass."""
     runtime: RuntimeConfig = RuntimeConfig()
     """Devices, precision, seed."""
 

@@ -8,8 +8,11 @@ from fairlead.config.common import (
     BatchConfig,
     CheckpointConfig,
     DataConfig,
+    ForwardConfig,
+    MicroBatchConfig,
     ModelConfig,
     OptimConfig,
+    RowsConfig,
     RuntimeConfig,
     SamplingConfig,
     SinkConfig,
@@ -24,10 +27,10 @@ class StageConfig(Section):
     """Folder of the run; the stage writes into a folder of its own inside."""
     model: ModelConfig = ModelConfig()
     """Weights to start from."""
-    data: DataConfig = DataConfig()
-    """Rows to train on and to hold out."""
-    batch: BatchConfig = BatchConfig()
-    """Size of a step."""
+    data: RowsConfig = RowsConfig()
+    """Rows to train on."""
+    batch: MicroBatchConfig = MicroBatchConfig()
+    """How a step is cut."""
     optim: OptimConfig = OptimConfig()
     """Optimizer and schedule."""
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -41,6 +44,10 @@ class StageConfig(Section):
 class EpochsConfig(StageConfig):
     """A stage that passes over its rows."""
 
+    data: DataConfig = DataConfig()
+    """Rows to train on and to hold out."""
+    batch: BatchConfig = BatchConfig()
+    """Size of a step."""
     num_epochs: PositiveInt = 2
     """Passes over the training rows."""
     max_steps: int = Field(default=0, ge=0)
@@ -147,6 +154,11 @@ class PpoConfig(StageConfig):
                 "ppo.sampling may only set max_new_tokens and a temperature above 0: any other option samples from a "
                 "distribution whose KL is not the one measured; remove top_k, top_p, min_p, repetition_penalty, stop"
             )
+        if self.model.lora.dropout > 0:
+            raise ValueError(
+                "ppo.model.lora.dropout must be 0: a policy with dropout is not the one that sampled, so every ratio "
+                "would be off; set it to 0"
+            )
         if self.ptx_coef > 0 and not self.ptx_data:
             raise ValueError("ppo.ptx_coef is set without ppo.ptx_data; name conversation files or set ptx_coef=0")
         return self
@@ -175,7 +187,7 @@ class EvalConfig(Section):
     """Longest sequence, in tokens."""
     sampling: SamplingConfig = SamplingConfig(max_new_tokens=64)
     """How answers are drawn."""
-    batch: BatchConfig = BatchConfig()
+    batch: ForwardConfig = ForwardConfig()
     """Size of a forward pass."""
     runtime: RuntimeConfig = RuntimeConfig()
     """Devices, precision, seed."""

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +43,7 @@ from fairlead.evaluate.summary import (
     Probes,
     StageSummary,
     compare_rewards,
+    read_evaluation,
     sequence_kl,
     write_evaluation,
 )
@@ -58,6 +59,7 @@ from fairlead.runtime.machine import peak_memory_bytes
 from fairlead.runtime.start import Runtime, start
 
 SHOWN_ANSWERS = 24
+NAMES = {"model", "parent", "reward_model"}  # of models: their digests are compared instead
 
 
 def evaluate(config: EvalConfig) -> Path:
@@ -68,12 +70,18 @@ def evaluate(config: EvalConfig) -> Path:
     subject = resolve(config.model)
     parent = _parent_of(config, subject)
     reward = _reward_of(config)
-    name = f"eval-{subject.artifact.name.split('-', 1)[-1]}" if subject.artifact else "eval"
+    name = _report_name(subject)
     folder = stage_folder(Path(config.output), name)
-    if is_finished(folder) and _same(folder, config, subject):
+    judges = {"reward": reward} if reward else {}
+    if _tells(folder, config, {"model": subject, **({"parent": parent} if parent else {}), **judges}):
         return folder
     began = time.monotonic()
-    bench = _Bench.of(config, runtime, subject, parent, reward)
+    known = None
+    if parent is not None:
+        earlier = stage_folder(Path(config.output), _report_name(parent))
+        if _tells(earlier, config, {"model": parent, **judges}):
+            known = read_evaluation(earlier / "evaluation.json")
+    bench = _Bench.of(config, runtime, subject, parent, reward, known)
     if runtime.is_main:
         for note in bench.roles.notes:
             print(f"eval: {note}", file=sys.stderr, flush=True)
@@ -101,12 +109,21 @@ def evaluate(config: EvalConfig) -> Path:
     return folder
 
 
-def _same(folder: Path, config: EvalConfig, subject: Source) -> bool:
-    """Whether the finished report is of this model, these options and these rows."""
+def _report_name(subject: Source) -> str:
+    return f"eval-{subject.manifest.stage}" if subject.manifest else "eval"
+
+
+def _tells(folder: Path, config: EvalConfig, models: Mapping[str, Source]) -> bool:
+    """Whether this is a finished report of these models, by digest, with the same options on the same rows."""
+    if not is_finished(folder):
+        return False
     manifest = read_manifest(folder)
-    rows = all(Path(path).is_file() and sha256_file(Path(path)) == d for path, d in manifest.data_digests.items())
-    same_options = manifest.config == config.model_dump(mode="json")
-    return same_options and rows and manifest.parents["model"].digest == subject.digest
+    options = config.model_dump(mode="json", exclude=NAMES)
+    return (
+        options == {key: value for key, value in manifest.config.items() if key not in NAMES}
+        and all(role in manifest.parents and manifest.parents[role].digest == m.digest for role, m in models.items())
+        and all(Path(path).is_file() and sha256_file(Path(path)) == d for path, d in manifest.data_digests.items())
+    )
 
 
 def _parent_of(config: EvalConfig, subject: Source) -> Source | None:
@@ -124,6 +141,16 @@ def _reward_of(config: EvalConfig) -> Source | None:
     return resolve(config.reward_model)
 
 
+@dataclass(frozen=True)
+class _Said:
+    """One model's answers: the first few as text, the rest as numbers."""
+
+    replies: tuple[str, ...]
+    probes: Probes
+    scores: tuple[float, ...]  # empty without a reward model
+    responses: Sequence[Response]  # empty when an earlier report was read
+
+
 @dataclass
 class _Bench:
     """Everything loaded, ready to measure."""
@@ -133,12 +160,19 @@ class _Bench:
     subject: Source
     parent: Source | None
     reward: Source | None
+    known: Evaluation | None  # what an earlier report says of the parent, measured in the same way
     roles: Roles
     template: ChatTemplate
 
     @classmethod
     def of(
-        cls, config: EvalConfig, runtime: Runtime, subject: Source, parent: Source | None, reward: Source | None
+        cls,
+        config: EvalConfig,
+        runtime: Runtime,
+        subject: Source,
+        parent: Source | None,
+        reward: Source | None,
+        known: Evaluation | None,
     ) -> "_Bench":
         roles = Roles()
         if subject.kind == "reward":
@@ -151,7 +185,7 @@ class _Bench:
                 add_frozen(roles, "reward", reward, "scores", runtime)
         ready(roles, ModelConfig(), runtime)
         template = ChatTemplate(tokenizer_in(subject.base.folder))
-        return cls(config, runtime, subject, parent, reward, roles, template)
+        return cls(config, runtime, subject, parent, reward, known, roles, template)
 
     def measure(self) -> tuple[Evaluation, dict[str, str]]:
         digests: dict[str, str] = {}
@@ -162,7 +196,9 @@ class _Bench:
         groups = self._conversations(digests)
         policy, parent = "policy" in self.roles.roles, "parent" in self.roles.roles
         likelihoods = self._likelihoods("policy", groups) if policy else ()
-        parent_likelihoods = self._likelihoods("parent", groups) if parent else ()
+        parent_likelihoods = (
+            self.known.likelihoods if self.known else self._likelihoods("parent", groups) if parent else ()
+        )
         evaluation = Evaluation(
             summary, likelihoods=likelihoods, parent_likelihoods=parent_likelihoods,
             preferences=self._preferences(digests),
@@ -203,25 +239,38 @@ class _Bench:
         records = loaded.records[: self.config.max_prompts] if self.config.max_prompts else loaded.records
         prompts, too_long = prompt_examples(records, self.template, self.config.max_length)
         check_rejections(too_long, len(records), max_reject_rate=0.0)
-        child = self._sample("policy", prompts)
-        before = self._sample("parent", prompts) if "parent" in self.roles.roles else None
-        scores = self._scores(prompts, child) if self.reward else []
-        parent_scores = self._scores(prompts, before) if self.reward and before else []
+        seed = self.runtime.seed
+        child = self._said_by("policy", prompts)
+        before = self._said_before(prompts)
         answers = [
             Answer(
-                prompt=records[i].messages[-1].content, reply=self.template.decode(child[i].tokens),
-                parent_reply=self.template.decode(before[i].tokens) if before else None,
-                score=scores[i] if scores else None, parent_score=parent_scores[i] if parent_scores else None,
+                prompt=records[i].messages[-1].content, reply=child.replies[i],
+                parent_reply=before.replies[i] if before else None, score=_at(child.scores, i),
+                parent_score=_at(before.scores, i) if before else None,
             )
             for i in range(min(SHOWN_ANSWERS, len(prompts)))
         ]  # fmt: skip
         return replace(
-            evaluation, answers=tuple(answers), probes=self._probes(child),
-            parent_probes=self._probes(before) if before else None,
-            scores=tuple(scores), parent_scores=tuple(parent_scores),
-            rewards=compare_rewards(parent_scores, scores, seed=self.runtime.seed) if parent_scores else None,
-            kl=sequence_kl(self._kl(prompts, child), seed=self.runtime.seed) if before else None,
+            evaluation, answers=tuple(answers), probes=child.probes, parent_probes=before.probes if before else None,
+            scores=child.scores, parent_scores=before.scores if before else (),
+            rewards=compare_rewards(before.scores, child.scores, seed=seed) if before and before.scores else None,
+            kl=sequence_kl(self._kl(prompts, child.responses), seed=seed) if before else None,
         )  # fmt: skip
+
+    def _said_by(self, role: str, prompts: Sequence[tuple[int, ...]]) -> "_Said":
+        responses = self._sample(role, prompts)
+        return _Said(
+            tuple(self.template.decode(response.tokens) for response in responses[:SHOWN_ANSWERS]),
+            self._probes(responses), tuple(self._scores(prompts, responses)) if self.reward else (), responses,
+        )  # fmt: skip
+
+    def _said_before(self, prompts: Sequence[tuple[int, ...]]) -> "_Said | None":
+        """The parent's answers to the same prompts with the same random numbers; None without a parent."""
+        if "parent" not in self.roles.roles:
+            return None
+        if self.known is None or self.known.probes is None:
+            return self._said_by("parent", prompts)
+        return _Said(tuple(one.reply for one in self.known.answers), self.known.probes, self.known.scores, ())
 
     def _probes(self, responses: Sequence[Response]) -> Probes:
         ends = self.template.end_token_ids
@@ -248,6 +297,10 @@ class _Bench:
             for role in ("policy", "parent")
         )
         return [float(kl_k1(p.double(), q.double()).sum()) for p, q in zip(policy, parent, strict=True)]
+
+
+def _at(scores: Sequence[float], index: int) -> float | None:
+    return scores[index] if scores else None
 
 
 def _group_name(path: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from fairlead.config.common import BatchConfig
+from fairlead.config.common import ForwardConfig
 from fairlead.data.examples import Example
 from fairlead.evaluate.summary import Likelihood, likelihood
 from fairlead.models.outputs import per_sequence
@@ -13,7 +13,7 @@ from fairlead.runtime.start import Runtime
 
 
 def measure_likelihoods(
-    roles: Roles, role: str, groups: Mapping[str, Sequence[Example]], batch: BatchConfig, runtime: Runtime
+    roles: Roles, role: str, groups: Mapping[str, Sequence[Example]], batch: ForwardConfig, runtime: Runtime
 ) -> tuple[Likelihood, ...]:
     """Loss and perplexity per trained token of each group of held-out conversations."""
     found = []

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 
-from fairlead.config.common import BatchConfig
+from fairlead.config.common import ForwardConfig
 from fairlead.data.examples import PairExample
 from fairlead.evaluate.summary import PreferenceAccuracy, preference_accuracy
 from fairlead.models.outputs import per_sequence
@@ -12,7 +12,7 @@ from fairlead.runtime.start import Runtime
 
 
 def pair_scores(
-    roles: Roles, role: str, pairs: Sequence[PairExample], batch: BatchConfig, runtime: Runtime
+    roles: Roles, role: str, pairs: Sequence[PairExample], batch: ForwardConfig, runtime: Runtime
 ) -> tuple[list[float], list[float]]:
     """Scores of the chosen and of the rejected responses; for a policy the summed log-probability of each response."""
     examples = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
@@ -21,7 +21,7 @@ def pair_scores(
 
 
 def score_facts(
-    roles: Roles, role: str, pairs: Sequence[PairExample], batch: BatchConfig, runtime: Runtime
+    roles: Roles, role: str, pairs: Sequence[PairExample], batch: ForwardConfig, runtime: Runtime
 ) -> dict[str, float]:
     """Mean and standard deviation of a scorer over all responses of these pairs, by which ppo normalises its scores."""
     chosen, rejected = pair_scores(roles, role, pairs, batch, runtime)
@@ -30,7 +30,7 @@ def score_facts(
 
 
 def measure_preferences(
-    roles: Roles, role: str, groups: Mapping[str, Sequence[PairExample]], batch: BatchConfig, runtime: Runtime
+    roles: Roles, role: str, groups: Mapping[str, Sequence[PairExample]], batch: ForwardConfig, runtime: Runtime
 ) -> tuple[PreferenceAccuracy, ...]:
     """How often each group's chosen response scores above the rejected one."""
     found = []

@@ -1,6 +1,7 @@
 """LoRA adapters in PEFT's format: siblings on one untouched base, saved so that two runs give the same bytes."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import orjson
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora.layer import LoraVariant
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -63,6 +66,32 @@ def add_adapter(backbone: PreTrainedModel | PeftModel, name: str, config: PeftLo
     return get_peft_model(backbone, config, adapter_name=name, autocast_adapter_dtype=False)
 
 
+class _AddedInPlace(LoraVariant):
+    """PEFT's own formula, base(x) + scaling * B A x, as one product that is added into the base's output.
+
+    PEFT writes the update, its multiple and the sum one by one: three tensors of the layer's width for every layer. It
+    asks `lora_variant` before it uses its own forward; nothing else of PEFT changes, saving and merging included.
+    """
+
+    @staticmethod
+    def forward(module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: object) -> Tensor:
+        """Add the adapter's part to `result`, the base's output; both [..., width]."""
+        low = module.lora_A[active_adapter](module.lora_dropout[active_adapter](x))
+        second = module.lora_B[active_adapter].weight
+        rows = result.view(-1, result.shape[-1])
+        rows.addmm_(low.view(-1, low.shape[-1]), second.t(), alpha=module.scaling[active_adapter])
+        return result
+
+
+def add_in_place(backbone: PeftModel, name: str) -> None:
+    """Run this adapter's linear layers by `_AddedInPlace`."""
+    for module in backbone.modules():
+        if not isinstance(module, LoraLinear) or name not in module.lora_A:
+            continue
+        if not module.lora_bias[name]:
+            module.lora_variant.setdefault(name, _AddedInPlace())  # another variant (DoRA) stays what it is
+
+
 def read_adapter(backbone: PeftModel, name: str, folder: Path) -> None:
     """Fill an adapter from a PEFT folder; every key must find its place."""
     tensors = load_file(folder / "adapter_model.safetensors")
@@ -71,12 +100,16 @@ def read_adapter(backbone: PeftModel, name: str, folder: Path) -> None:
     assert not result.unexpected_keys, result.unexpected_keys
 
 
-def activate(backbone: PreTrainedModel | PeftModel, name: str | None) -> None:
+def adapted_layers(backbone: PreTrainedModel | PeftModel) -> list[BaseTunerLayer]:
+    """The layers that carry adapters."""
+    return [module for module in backbone.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def activate(layers: Sequence[BaseTunerLayer], name: str | None) -> None:
     """Make one adapter, or none, take part in the next forward. requires_grad is left alone: see roles.py."""
-    for module in backbone.modules():
-        if isinstance(module, BaseTunerLayer):
-            module._disable_adapters = name is None
-            module._active_adapter = [name] if name else []
+    for layer in layers:
+        layer._disable_adapters = name is None
+        layer._active_adapter = [name] if name else []
 
 
 def adapter_parameters(backbone: PeftModel, name: str) -> dict[str, nn.Parameter]:

@@ -115,7 +115,7 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scale: fl
     num_groups = heads // key.shape[1]
     q = query.reshape(rows, key.shape[1], num_groups * longest, width)
     scores = torch.matmul(q * scale, key.transpose(-1, -2))
-    scores = scores.masked_fill(~mask.repeat(num_groups, 1), -torch.inf)
+    scores.masked_fill_(~mask.repeat(num_groups, 1), -torch.inf)  # in place: the product's backward needs only q and k
     return torch.matmul(torch.softmax(scores, dim=-1), value).reshape(rows, heads, longest, width)
 
 

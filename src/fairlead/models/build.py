@@ -23,6 +23,8 @@ def add_frozen(roles: Roles, name: str, source: Source, output: str, runtime: Ru
         config = adapters.stored_adapter(source.adapter, dropout=0.0)
         roles.backbones[backbone] = adapters.add_adapter(roles.backbone(backbone), name, config)
         adapters.read_adapter(roles.adapted(backbone), name, source.adapter)
+        if runtime.fast:
+            adapters.add_in_place(roles.adapted(backbone), name)
     head = _stored_head(source) if output != "logprobs" else None
     roles.add_role(name, Role(backbone, adapter, trainable=False, output=output), head=head)
 
@@ -56,6 +58,8 @@ def add_trainable(
     roles.backbones[backbone] = adapters.add_adapter(causal_lm, name, config)
     if source.adapter is not None:
         adapters.read_adapter(roles.adapted(backbone), name, source.adapter)
+    if runtime.fast:
+        adapters.add_in_place(roles.adapted(backbone), name)
     if runtime.sharded:  # the sharded parameter is the fp32 master itself
         for parameter in adapters.adapter_parameters(roles.adapted(backbone), name).values():
             parameter.data = parameter.data.float()

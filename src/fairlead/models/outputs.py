@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fairlead.batches import PackedBatch
-from fairlead.config.common import BatchConfig
+from fairlead.config.common import ForwardConfig
 from fairlead.data.collate import collate
 from fairlead.data.examples import Example
 from fairlead.data.pack import pack
@@ -15,7 +15,7 @@ from fairlead.runtime.ranks import reshard
 from fairlead.runtime.start import Runtime
 
 
-def forward_batches(num_tokens: Sequence[int], batch: BatchConfig, runtime: Runtime) -> list[list[int]]:
+def forward_batches(num_tokens: Sequence[int], batch: ForwardConfig, runtime: Runtime) -> list[list[int]]:
     """Row indices of this rank's forward passes; every rank runs equally many (`by_row` drops repeated ones)."""
     bins = pack(num_tokens, batch.micro_batch_tokens) if runtime.fast else [[i] for i in range(len(num_tokens))]
     bins += [bins[0]] * (-len(bins) % runtime.ranks.world_size)
@@ -27,7 +27,7 @@ def per_sequence(
     roles: Roles,
     role: str,
     examples: Sequence[Example],
-    batch: BatchConfig,
+    batch: ForwardConfig,
     runtime: Runtime,
     *,
     temperature: float = 1.0,

@@ -30,7 +30,7 @@ class TokenLogprobs(NamedTuple):
     """What a policy says of the target tokens."""
 
     logprobs: Float[Tensor, "M"]  # nats, carries gradient
-    entropy: Float[Tensor, "M"]  # nats, of the whole distribution, no gradient
+    entropy: Float[Tensor, "M"] | None  # nats, of the whole distribution, no gradient; None unless asked for
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Roles(nn.Module):
         self.packed: dict[str, bool] = {}
         self.notes: list[str] = []  # what the user should know of how the models run
         self._awaiting_backward: str | None = None
+        self._layers: dict[str, list[adapters.BaseTunerLayer]] = {}  # of each backbone, with the adapter in use
+        self._active: dict[str, str | None] = {}
 
     def add_backbone(self, name: str, loaded: Loaded) -> None:
         """A causal language model that roles can stand on."""
@@ -65,6 +67,7 @@ class Roles(nn.Module):
     def add_role(self, name: str, role: Role, *, head: Float[Tensor, "1 D"] | None = None) -> None:
         """Declare a role; scorers need a head: given, or drawn from N(0, 1/sqrt(d+1)) (N+ details, 2024)."""
         self.roles[name] = role
+        self._active.clear()  # new adapters have new layers
         if role.output != "logprobs":
             model = self.plain(role.backbone)
             width = output_embedding(model).in_features
@@ -77,7 +80,13 @@ class Roles(nn.Module):
             self.heads[name] = layer.requires_grad_(role.trainable)
 
     def forward(
-        self, batch: PackedBatch, role: str, *, temperature: float = 1.0, cache: AnyCache | None = None
+        self,
+        batch: PackedBatch,
+        role: str,
+        *,
+        temperature: float = 1.0,
+        with_entropy: bool = False,
+        cache: AnyCache | None = None,
     ) -> TokenLogprobs | Float[Tensor, "M"] | Float[Tensor, "S"] | Float[Tensor, "S V"]:
         """Log-probabilities of the targets, values before the targets, or scores at the last tokens, by the role.
 
@@ -89,7 +98,7 @@ class Roles(nn.Module):
             # An adapter's dropout is for gradients only, and transformers' checkpointed layers drop a cache then.
             self.train(torch.is_grad_enabled())
         model = self.plain(spec.backbone)
-        adapters.activate(self.backbone(spec.backbone), spec.adapter)
+        self._activate(spec)
         output_layer = output_embedding(model)
         if cache is not None:
             return output_layer(next_hidden_states(decoder_of(model), batch, cache)).float()
@@ -97,7 +106,7 @@ class Roles(nn.Module):
         if spec.output == "logprobs":
             logprobs, entropy = linear_logprobs(
                 hidden[batch.targets - 1], output_layer.weight, output_layer.bias, batch.input_ids[batch.targets],
-                temperature=temperature, chunk=LOGITS_CHUNK[hidden.device.type],
+                temperature=temperature, chunk=LOGITS_CHUNK[hidden.device.type], with_entropy=with_entropy,
             )  # fmt: skip
             self._expect_backward(role, logprobs)
             return TokenLogprobs(logprobs, entropy)
@@ -181,6 +190,15 @@ class Roles(nn.Module):
         base = model.get_base_model() if isinstance(model, adapters.PeftModel) else model
         assert isinstance(base, PreTrainedModel)
         return base
+
+    def _activate(self, spec: Role) -> None:
+        """Switch the backbone to the role's adapter; walking all its modules is a tenth of a decode step."""
+        if spec.backbone not in self._active:
+            self._layers[spec.backbone] = adapters.adapted_layers(self.backbone(spec.backbone))
+        elif self._active[spec.backbone] == spec.adapter:
+            return
+        adapters.activate(self._layers[spec.backbone], spec.adapter)
+        self._active[spec.backbone] = spec.adapter
 
     def _freeze_untied_head(self, backbone: str) -> None:
         model = self.plain(backbone)

@@ -2,9 +2,11 @@
 
 import gc
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fairlead.artifacts.atomic import write_text
 from fairlead.artifacts.stages import stage_folder
@@ -16,13 +18,14 @@ from fairlead.evaluate.evaluate import evaluate
 from fairlead.evaluate.report import journey_report
 from fairlead.pipeline.datasets import make_pairs, split_rows
 from fairlead.pipeline.estimate import describe, estimate
+from fairlead.runtime.progress import followed_by, minutes
 from fairlead.train.dpo import train_dpo
 from fairlead.train.ppo import train_ppo
 from fairlead.train.reward import train_reward
 from fairlead.train.sft import train_sft
 
 MEASURED = ("sft", "reward", "dpo", "ppo")
-C = TypeVar("C", bound=Section)
+TRUST_SECONDS = 60.0  # the estimates count as much as this long a stage
 
 
 def run_config(journey: JourneyConfig, *, dry_run: bool = False) -> Path:
@@ -37,20 +40,45 @@ def run_config(journey: JourneyConfig, *, dry_run: bool = False) -> Path:
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "recipe.yaml", recipe_text(journey))
     done: list[Path] = []
-    total = sum(f.seconds for f in foreseen.values())
-    for number, name in enumerate(planned, start=1):
-        left = sum(foreseen[later].seconds for later in [*planned[number - 1 :], "eval"] if later in foreseen)
-        _say(
-            f"[{number}/{len(planned) + bool(journey.eval)}] {name}: about {left / 60:.0f} of {total / 60:.0f} min left"
-        )
-        done.append(_run_stage(journey, name, run))
+    plan = _Plan(run, {name: part.seconds for name, part in foreseen.items()})
+    for name in planned:
+        with plan.at(name):
+            done.append(_run_stage(journey, name, run))
         gc.collect()  # modules with hooks are cycles; the next stage loads its own
     if journey.eval is not None:
-        _say(f"[{len(planned) + 1}/{len(planned) + 1}] eval: every policy beside its parent, on the same held-out rows")
-        done += [_measure(journey, name, run) for name in MEASURED if name in planned]
+        with plan.at("eval"):
+            done += [_measure(journey, name, run) for name in MEASURED if name in planned]
     report = journey_report(run, done, title=journey.title, notes=journey.notes)
     _say(f"report: {report}")
     return run
+
+
+class _Plan:
+    """Where a journey is, and how long the rest takes: the estimates, corrected by what the stages so far took."""
+
+    def __init__(self, run: Path, foreseen: Mapping[str, float]) -> None:
+        self._run, self._foreseen = run, foreseen  # seconds of each stage, in order
+        self._timed: dict[str, float] = {}
+
+    @contextmanager
+    def at(self, name: str) -> Iterator[None]:
+        """Announce a stage; while it runs, its progress line says how long the whole journey still takes."""
+        names = list(self._foreseen)
+        position = names.index(name)
+        later = self._pace() * sum(self._foreseen[other] for other in names[position + 1 :])
+        rest = later + self._pace() * self._foreseen[name]
+        _say(f"[{position + 1}/{len(names)}] {name}: about {minutes(rest)} left of the journey")
+        whole = not stage_folder(self._run, name).exists()  # a part of a stage says nothing about the pace
+        began = time.monotonic()
+        with followed_by(later):
+            yield
+        if whole:
+            self._timed[name] = time.monotonic() - began
+
+    def _pace(self) -> float:
+        """Seconds taken for each second foreseen; the first short stages say little and move it little."""
+        foreseen = sum(self._foreseen[name] for name in self._timed)
+        return (sum(self._timed.values()) + TRUST_SECONDS) / (foreseen + TRUST_SECONDS)
 
 
 def _run_stage(journey: JourneyConfig, name: str, run: Path) -> Path:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fairlead.batches import Rollout
-from fairlead.config.common import BatchConfig, SamplingConfig
+from fairlead.config.common import ForwardConfig, SamplingConfig
 from fairlead.data.examples import Example
 from fairlead.generate.engine import Engine, Response
 from fairlead.models.outputs import per_sequence
@@ -64,7 +64,9 @@ def scored_texts(
     return rows
 
 
-def score_responses(roles: Roles, role: str, texts: Sequence[Example], batch: BatchConfig, runtime: Runtime) -> Tensor:
+def score_responses(
+    roles: Roles, role: str, texts: Sequence[Example], batch: ForwardConfig, runtime: Runtime
+) -> Tensor:
     """The reward model's score [B] of each text, fp32."""
     return torch.cat(per_sequence(roles, role, texts, batch, runtime))
 
@@ -76,7 +78,7 @@ def measure_rollout(
     scores: Tensor,
     *,
     temperature: float,
-    batch: BatchConfig,
+    batch: ForwardConfig,
     runtime: Runtime,
 ) -> Rollout:
     """Log-probabilities under policy and reference and the critic's values, all at the sampling temperature."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fairlead.config.common import BatchConfig
+from fairlead.config.common import MicroBatchConfig
 from fairlead.data.pack import pack
 from fairlead.runtime.start import Runtime
 from fairlead.train.optimizer import Optimizer
@@ -19,7 +19,7 @@ class MicroBatch:
     counts: bool
 
 
-def micro_batches(num_tokens: Sequence[int], batch: BatchConfig, runtime: Runtime) -> list[MicroBatch]:
+def micro_batches(num_tokens: Sequence[int], batch: MicroBatchConfig, runtime: Runtime) -> list[MicroBatch]:
     """This rank's share of a step whose rows hold `num_tokens` tokens each.
 
     Every rank plans the whole step, so all agree; each takes every world_size-th micro-batch, and all run equally many.

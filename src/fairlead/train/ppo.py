@@ -6,6 +6,7 @@ prompt distribution, the PTX weight and the KL coefficient are options; the valu
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fairlead.algos.sft_loss import sft_loss
 from fairlead.algos.value_loss import clipped_value_loss
 from fairlead.artifacts.manifest import require_kind
 from fairlead.batches import Rollout
+from fairlead.config.common import DataConfig
 from fairlead.config.stages import PpoConfig
 from fairlead.data.collate import collate
 from fairlead.data.examples import Example
@@ -53,7 +55,7 @@ def train_ppo(config: PpoConfig) -> Path:
     ptx_rows: list[Example] = []
     digests = prompts.digests
     if config.ptx_coef > 0:
-        ptx_data = config.data.model_copy(update={"train": config.ptx_data, "held_out": (), "held_out_rows": 0})
+        ptx_data = DataConfig(train=config.ptx_data, held_out_rows=0, max_length=config.data.max_length)
         ptx = load_conversations(ptx_data, template, rejects=None, seed=runtime.seed)
         ptx_rows, digests = ptx.train, digests | ptx.digests
     stage = open_stage("ppo", config, runtime, parents=parents, data_digests=digests)
@@ -127,7 +129,8 @@ class _Learner:
     def sample(self, prompts: Sequence[tuple[int, ...]], iteration: int) -> Rollout:
         """Responses to the prompts, scored by the reward model and measured by policy, reference and critic."""
         config, runtime = self.config, self.runtime
-        seeds = [(runtime.seed * 1_000_003 + iteration) * 65_536 + i for i in range(len(prompts))]
+        first_seed = (runtime.seed * 1_000_003 + iteration) * 65_536
+        seeds = [(first_seed + i) % 2**63 for i in range(len(prompts))]
         responses = sample_responses(self.engine, prompts, config.sampling, seeds=seeds, runtime=runtime)
         texts = scored_texts(prompts, responses, score_at=self.score_at, end_token_ids=self.end_token_ids)
         scores = score_responses(self.roles, "reward", texts, config.batch, runtime)
@@ -173,7 +176,7 @@ class _Learner:
         def loss_of(share: MicroBatch) -> Tensor:
             batch = collate([mini.examples[i] for i in share.rows]).to(device)
             weights = batch.weights * share.counts
-            logprobs, entropy = self.roles(batch, "policy", temperature=config.sampling.temperature)
+            logprobs, entropy = self.roles(batch, "policy", temperature=config.sampling.temperature, with_entropy=True)
             clip = {"clip_eps_low": config.clip_eps_low, "clip_eps_high": config.clip_eps_high}
             old, advantages = (
                 mini.of_targets(m, share.rows).to(device) for m in (mini.rollout.old_logprobs, mini.advantages)
@@ -264,7 +267,7 @@ class _MiniBatch:
     advantages: Tensor  # [B, R]
     returns: Tensor  # [B, R]
 
-    @property
+    @cached_property
     def examples(self) -> list[Example]:
         """Prompt and response of each episode, response tokens as targets."""
         rows = []

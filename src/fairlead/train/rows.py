@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from fairlead.artifacts.lock import holder
 from fairlead.artifacts.stages import is_finished, stage_folder
-from fairlead.config.common import DataConfig
+from fairlead.config.common import DataConfig, RowsConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import (
     Example,
@@ -85,13 +85,14 @@ def load_preferences(
     return _load(data, read_preferences, encode, lambda record: record.chosen, rejects, seed)
 
 
-def load_prompts(data: DataConfig, template: ChatTemplate, *, rejects: Path | None, seed: int) -> Rows[tuple[int, ...]]:
-    """Prompts to answer, from rows of any layout."""
+def load_prompts(data: RowsConfig, template: ChatTemplate, *, rejects: Path | None, seed: int) -> Rows[tuple[int, ...]]:
+    """Prompts to answer, from rows of any layout; none is held out."""
 
     def encode(records: Sequence[Prompt]) -> tuple[list[tuple[int, ...]], list[Rejection]]:
         return prompt_examples(records, template, data.max_length)
 
-    return _load(data, read_prompts, encode, lambda record: record.messages[-1].content, rejects, seed)
+    all_of_them = DataConfig(**data.model_dump(), held_out_rows=0)
+    return _load(all_of_them, read_prompts, encode, lambda record: record.messages[-1].content, rejects, seed)
 
 
 def _load(
