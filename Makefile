@@ -26,7 +26,9 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 was found" >&2; \
 	  echo "fix: install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || why="$$($(PYTHON) -m venv $(VENV) 2>&1)" || { rm -rf $(VENV); \
+	  echo "error: $(PYTHON) cannot make a virtual environment: $$why" >&2; \
+	  echo "fix: install its venv module (Debian, Ubuntu: apt install python3-venv), or name another Python" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25' || echo "pip stays as it is"
 	@$(BIN)/python scripts/warn_big_torch.py "$(or $(firstword $(MAKECMDGOALS)),setup)" $(PIP_OPTIONS)
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(PIP_OPTIONS) -e '.[dev]'

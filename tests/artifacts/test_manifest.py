@@ -29,6 +29,7 @@ def artifact(tmp_path):
     (folder / "checkpoints" / "step-000001").mkdir(parents=True)
     (folder / "checkpoints" / "step-000001" / "w").write_bytes(b"state")
     (folder / "lock.json").write_bytes(b"{}")
+    (folder / "rejects.jsonl").write_bytes(b"{}")
     write_manifest(folder, manifest())
     return folder
 
@@ -47,7 +48,7 @@ def refused(call, code, *words):
         assert word in str(caught.value)
 
 
-def test_round_trip_lists_every_file_but_what_can_be_deleted(artifact):
+def test_round_trip_lists_every_file_but_what_may_change_or_be_deleted(artifact):
     found = verify(artifact)
     assert sorted(found.files) == ["metrics.jsonl", "model/adapter_model.safetensors", "timings.jsonl"]
     assert found.files["metrics.jsonl"].size_bytes == 13

@@ -4,7 +4,17 @@ from fairlead.artifacts.checkpoints import save_checkpoint
 from fairlead.artifacts.journal import Journal
 from fairlead.artifacts.lock import lock
 from fairlead.artifacts.manifest import MANIFEST_NAME, Manifest, write_manifest
-from fairlead.artifacts.stages import clean, is_finished, list_runs, removable, stage_folder
+from fairlead.artifacts.stages import (
+    clean,
+    is_finished,
+    is_run,
+    is_taken,
+    list_runs,
+    policy_of,
+    removable,
+    stage_folder,
+)
+from fairlead.errors import UserError
 
 
 def make_stage(run, stage, *, kind=None, steps=3):
@@ -49,6 +59,47 @@ def test_runs_say_kind_state_size_and_last_step(tmp_path):
     assert not demo.finished
     assert demo.size_bytes > sft.size_bytes > 200
     assert list_runs(tmp_path / "absent") == []
+
+
+def test_a_run_can_be_named_itself(tmp_path):
+    sft = make_stage(tmp_path / "demo", "sft", kind="policy")
+    (found,) = list_runs(tmp_path / "demo")
+    assert [stage.path for stage in found.stages] == [sft]
+    assert [item.path for item in removable(tmp_path / "demo")] == [sft / "checkpoints"]
+
+
+def test_a_run_stands_for_its_ppo_else_for_its_last_policy(tmp_path):
+    run = tmp_path / "demo"
+    assert not is_run(tmp_path)
+    assert not is_run(run)
+    sft = make_stage(run, "sft", kind="policy")
+    make_stage(run, "reward", kind="reward")
+    assert is_run(run)
+    assert policy_of(run) == sft
+    ppo = make_stage(run, "ppo", kind="policy")
+    make_stage(run, "dpo", kind="policy")
+    make_stage(run, "eval-ppo", kind="report")
+    assert policy_of(run) == ppo
+    (ppo / MANIFEST_NAME).unlink()
+    assert policy_of(run) == run / "04-dpo"
+
+
+def test_a_run_without_a_finished_policy_says_what_there_is(tmp_path):
+    make_stage(tmp_path, "sft")
+    make_stage(tmp_path, "reward", kind="reward")
+    with pytest.raises(UserError, match="no finished policy") as caught:
+        policy_of(tmp_path)
+    assert caught.value.got == "01-sft (unfinished), 02-reward"
+
+
+def test_a_stage_is_taken_while_it_is_in_use_and_once_it_is_finished(tmp_path):
+    folder = make_stage(tmp_path, "sft")
+    assert not is_taken(folder)
+    with lock(folder):
+        assert is_taken(folder)
+    assert not is_taken(folder)
+    write_manifest(folder, Manifest(kind="policy", stage="sft"))
+    assert is_taken(folder)
 
 
 def test_a_damaged_manifest_does_not_hide_the_run(tmp_path):

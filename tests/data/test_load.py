@@ -170,7 +170,7 @@ def test_preferences(tmp_path, layout, row, prompt, responses):
     assert loaded.records == (Preference(prompt, responses, f"{path}:1"),)
     assert loaded.layouts == {str(path): layout}
     assert read_prompts([path]).records == (Prompt(prompt, f"{path}:1"),)
-    assert kind_of(path) == "preferences"
+    assert kind_of(path) == kind_of(path.parent) == "preferences"
     with pytest.raises(UserError, match="holds preferences") as caught:
         read_conversations([path])
     assert "fairlead reward" in caught.value.fix

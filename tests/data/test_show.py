@@ -37,6 +37,16 @@ def test_a_conversation(tmp_path):
     assert f", {trained} trained" in first.splitlines()[0]
 
 
+def test_a_folder(tmp_path):
+    for name, num_rows in (("a.jsonl", 1), ("b/c.jsonl", 2)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("\n".join([json.dumps(ROW)] * num_rows))
+    head, first, second = show(tmp_path, TOKENIZER, num_rows=2, max_length=512).split("\n\n")
+    assert head.startswith(f"{tmp_path}: layout messages, 3 rows")
+    assert first.startswith(f"{tmp_path / 'a.jsonl'}:1: ")
+    assert second.startswith(f"{tmp_path / 'b/c.jsonl'}:1: ")
+
+
 def test_pairs_and_prompts(tmp_path):
     pairs, prompts = tmp_path / "pairs.jsonl", tmp_path / "prompts.jsonl"
     pairs.write_text(json.dumps({"prompt": "q", "chosen": "a", "rejected": "b"}))

@@ -128,6 +128,14 @@ def test_a_line_that_is_too_long(tmp_path, monkeypatch):
     assert "MiB" in list(read_rows(tmp_path / "rows.jsonl"))[1][1]
 
 
+def test_blank_lines_before_the_header_of_a_csv(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("\n , \na,b\n1,2\n")
+    assert list(read_rows(path)) == [(4, {"a": "1", "b": "2"})]
+    path.write_text(",\n,\n")
+    assert list(read_rows(path)) == []
+
+
 def test_ragged_csv_rows(tmp_path):
     (tmp_path / "rows.csv").write_text('a,b\n1,2\n3\n"4\n4",5\n6,7,8\n')
     assert list(read_rows(tmp_path / "rows.csv")) == [

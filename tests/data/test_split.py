@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.data.split import normalise_prompt, split_by_prompt, split_digest
+from fairlead.data.split import normalise_prompt, split_by_prompt, split_digest, without_prompts_of
 from fairlead.errors import UserError
 from fairlead.records import Conversation, Message, Preference, Prompt
 
@@ -69,10 +69,32 @@ def test_seeds_differ_and_the_first_of_duplicates_stays():
 
 def test_answers_do_not_decide_where_a_prompt_goes():
     a, b = Message("user", "q"), Message("assistant", "x")
-    conversations = [Conversation((a, b)), Conversation((a, Message("assistant", "y")))]
+    conversations = [Conversation((a, b)), Conversation((a, Message("assistant", "y"))), Conversation((a, b))]
     assert split_by_prompt(conversations, parts={"all": 1.0}, seed=0).num_duplicates == 1
+    assert split_by_prompt(conversations, parts={"all": 1.0}, seed=0, one_per_prompt=True).num_duplicates == 2
     preference = Preference((a,), ("x", "y"))
     assert split_by_prompt([preference, preference], parts={"all": 1.0}, seed=0).num_duplicates == 1
+    other = Preference((a,), ("x", "z"))
+    assert split_by_prompt([preference, other], parts={"all": 1.0}, seed=0).num_duplicates == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("xyz")), min_size=4), st.integers(0, 3))
+def test_all_answers_to_a_prompt_stay_together(rows, count):
+    different = set(rows)
+    if len({question for question, _ in different}) < count + 1:
+        return
+    records = [Conversation((Message("user", q), Message("assistant", x))) for q, x in rows]
+    split = split_by_prompt(records, parts={"held_out": count, "train": 1.0}, seed=0)
+    found = {name: [(r.messages[0].content, r.messages[1].content) for r in part] for name, part in split.parts.items()}
+    assert sorted(found["held_out"] + found["train"]) == sorted(different)
+    assert not {q for q, _ in found["held_out"]} & {q for q, _ in found["train"]}
+    assert count <= len(found["held_out"]) <= count + 2  # three answers at most: the last prompt may bring two more
+
+
+def test_training_rows_with_a_held_out_prompt_are_found():
+    records = [prompt("a"), prompt("b"), prompt(" A")]
+    assert without_prompts_of(records, [prompt("a")]) == records[1:2]
+    assert without_prompts_of(records, []) == records
 
 
 def test_the_digest_sees_content_and_part_but_not_the_path():

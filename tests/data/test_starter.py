@@ -196,3 +196,9 @@ def test_the_real_pins_are_well_formed():
 def test_torch_stays_away():
     code = "import sys, fairlead.data.starter; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_datasets_that_a_command_takes_are_offered():
+    offered = ("alpaca_en_demo", "alpaca_zh_demo", "dpo_en_demo", "dpo_zh_demo", "kto_en_demo")
+    assert offered == module.STARTER_DATASETS
+    assert {"c4_demo", "wiki_demo"} <= module.ROWS.assets.keys(), "still fetched"

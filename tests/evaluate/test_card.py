@@ -1,6 +1,7 @@
 import pytest
 from ruamel.yaml import YAML
 
+from fairlead.artifacts.manifest import BaseWeights, read_manifest, write_manifest
 from fairlead.evaluate.card import model_card
 
 from .journey_fixture import write_journey
@@ -54,4 +55,25 @@ def test_a_name_cannot_break_out_of_its_table_cell(tmp_path):
     stage = write_journey(tmp_path / "demo")[1]
     path = stage / "evaluation.json"
     path.write_text(path.read_text().replace("held-out pairs", "a|b\\n<i>c"))
-    assert "| a\\|b &lt;i>c (124) | " in model_card(stage)
+    assert "| a\\|b &lt;i>c (124) | reward model | " in model_card(stage)
+
+
+@pytest.mark.parametrize(
+    ("licences", "expected"),
+    [
+        ({"a": "Apache-2.0", "b": "Apache-2.0"}, "apache-2.0"),
+        ({"a": "Apache-2.0", "b": "MIT"}, "other"),
+        ({"a": "Apache-2.0", "rows.jsonl": "not stated"}, "other"),
+        ({"rows.jsonl": "not stated"}, "other"),
+        ({"a": "Apache-2.0. Written by a commercial model"}, "other"),
+        ({}, "other"),
+    ],
+)
+def test_one_licence_is_claimed_only_where_all_are_known_and_the_same(tmp_path, licences, expected):
+    stage = write_journey(tmp_path / "demo")[0]
+    base = BaseWeights(name="/home/someone/models/tiny")
+    write_manifest(stage, read_manifest(stage).model_copy(update={"facts": {"licences": licences}, "base": base}))
+    card = model_card(stage)
+    front, _ = front_matter(card)
+    assert (front["license"], front["base_model"]) == (expected, "tiny")
+    assert "/home/someone" not in card

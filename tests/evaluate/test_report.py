@@ -1,12 +1,14 @@
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from fairlead.artifacts.manifest import verify
+from fairlead.artifacts.manifest import BaseWeights, Manifest, read_manifest, verify, write_manifest
 from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.report import STARTER_NOTE, journey_report, stage_report
+from fairlead.evaluate.summary import StageSummary, preference_accuracy, read_evaluation, write_evaluation
 
 from .journey_fixture import PROMPTS, TUNED, write_journey
 
@@ -139,3 +141,70 @@ def test_a_folder_that_is_no_stage_is_refused(tmp_path):
         stage_report(tmp_path)
     assert caught.value.exit_code == ExitCode.MISSING_INPUT
     assert str(tmp_path) in str(caught.value)
+
+
+def changed(folder, **updates):
+    """The stage with other fields in its manifest, or another evaluation."""
+    if "evaluation" in updates:
+        write_evaluation(updates.pop("evaluation"), folder / "evaluation.json")
+    write_manifest(folder, read_manifest(folder).model_copy(update=updates))
+    return folder
+
+
+def test_pairs_judged_without_a_reward_model_say_so(tmp_path):
+    """DPO's accuracy is that of its log-probabilities, on its own page and on the journey's."""
+    stage = write_journey(tmp_path / "demo")[1]
+    measured = preference_accuracy("held-out pairs", [1.0] * 9, [0.0] * 9, [3] * 9, [4] * 9, scorer="log-probability")
+    evaluation = replace(read_evaluation(stage / "evaluation.json"), stage=StageSummary("dpo", "policy"))
+    changed(stage, kind="policy", stage="dpo", evaluation=replace(evaluation, preferences=(measured,)))
+    for path in (stage_report(stage), journey_report(tmp_path / "demo", [stage], title="t")):
+        text = Page(path.read_text(encoding="utf-8")).text
+        assert "Accuracy of DPO" in text
+        assert "judged by its log-probability under DPO" in text
+        assert "Reward model's accuracy" not in text
+        assert "the reward model never trained" not in text
+        assert "The first row carries the claim" not in text
+
+
+def test_pairs_judged_by_the_reward_model_carry_its_claim(journey):
+    text = Page(journey[1][3]).text
+    assert "Reward model's accuracy" in text
+    assert "124 pairs, judged by the reward model's score" in text
+    assert "The first row carries the claim" in text
+
+
+def test_the_machine_is_that_of_a_stage_that_ran_a_model(tmp_path):
+    stages = write_journey(tmp_path / "demo")
+    split = tmp_path / "demo" / "00-split"
+    split.mkdir()
+    write_manifest(split, Manifest(kind="dataset", stage="split", versions={"python": "3"}))
+    text = journey_report(tmp_path / "demo", [split, *stages], title="t").read_text(encoding="utf-8")
+    assert "Processes: 1, 2 threads each." in text
+
+
+@pytest.mark.parametrize("has_split", [True, False])
+@pytest.mark.parametrize("normalises", [True, False])
+def test_held_out_prompts_are_only_claimed_where_the_journey_made_them(tmp_path, has_split, normalises):
+    stages = write_journey(tmp_path / "demo")
+    for stage in stages:
+        changed(stage, facts={"split_digest": "5a" * 32} if has_split else {}, config={"normalise_scores": normalises})
+    text = journey_report(tmp_path / "demo", stages, title="t").read_text(encoding="utf-8")
+    assert "that no stage saw" not in text
+    assert ("held-out prompts that no stage trained on" in text) == has_split
+    assert ("the mean and the spread of the reward model's scores" in text) == (has_split and normalises)
+
+
+def test_rows_left_out_are_told_on_both_pages(tmp_path):
+    stages = write_journey(tmp_path / "demo")
+    note = "2 of 40 prompts are left out: 2 × <too long>"
+    changed(stages[2], evaluation=replace(read_evaluation(stages[2] / "evaluation.json"), notes=(note,)))
+    assert note in Page(stage_report(stages[2]).read_text(encoding="utf-8")).text
+    journey = journey_report(tmp_path / "demo", stages, title="t", notes=["first"])
+    assert f"PPO: {note}" in Page(journey.read_text(encoding="utf-8")).text
+
+
+def test_a_base_on_this_machine_is_shown_without_its_place(tmp_path):
+    stage = changed(write_journey(tmp_path / "demo")[0], base=BaseWeights(name="/home/someone/models/tiny"))
+    text = stage_report(stage).read_text(encoding="utf-8")
+    assert '<td>Base weights</td><td class="digest">tiny</td>' in text
+    assert "/home/someone" not in text

@@ -33,6 +33,7 @@ def overrides(name, folder, model):
     journey = load(JourneyConfig, RECIPES / f"{name}.yaml", [])
     rows = write_conversations(folder / "rows.jsonl", 40)
     pairs = write_preferences(folder / "pairs.jsonl", 12)
+    other = write_preferences(folder / "other.jsonl", 4, seed=9)
     words = [f"output={folder / 'run'}", "runtime.dtype=float32", "runtime.num_threads=1"]
     for stage in (*STAGES, "eval"):
         config = getattr(journey, stage)
@@ -48,8 +49,9 @@ def overrides(name, folder, model):
             words += [f"{stage}.model={model}"] if not config.model.name.startswith("@") else []
             file = pairs if stage in ("reward", "dpo") else rows
             words += [f"{stage}.data={file}"] if not config.data.train[0].startswith("@") else []
-            held_out = config.data.held_out and not config.data.held_out[0].startswith("@")
-            words += [f"{stage}.data.held_out={file}"] if held_out else []
+            named = getattr(config.data, "held_out", ())  # ppo holds nothing out
+            held_out = named and not named[0].startswith("@")
+            words += [f"{stage}.data.held_out={other}"] if held_out else []
             words += [f"ppo.ptx_data={rows}"] if stage == "ppo" and config.ptx_data else []
     return words
 
@@ -78,7 +80,7 @@ def test_a_second_run_skips_everything_and_its_own_recipe_reads_the_same(tmp_pat
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("model/*")}
     capsys.readouterr()
     assert run(["run", str(tmp_path / "run" / "recipe.yaml")]) == 0, capsys.readouterr().err
-    assert capsys.readouterr().err.count("finished and unchanged, skipped") == 2  # sft and dpo
+    assert capsys.readouterr().err.count("finished and unchanged, skipped") == 4  # split, sft, replies, dpo
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("model/*")} == before
 
 

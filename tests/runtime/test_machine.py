@@ -1,11 +1,15 @@
 """Counts of work against a count by hand; rates and memory within what is possible."""
 
+import mmap
+import sys
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from fairlead.config.common import LoraConfig, RuntimeConfig
 from fairlead.models.adapters import add_adapter, fresh_adapter
+from fairlead.runtime import machine
 from fairlead.runtime.machine import flops_per_token, matrix_rate, peak_memory_bytes
 from fairlead.runtime.start import start
 from tiny import tiny_config
@@ -31,11 +35,35 @@ def test_work_of_a_token(family, adapted):
     assert frozen == pytest.approx((3 * 2 + 2 * 3) * matrices)
 
 
-def test_rate_and_memory():
+def test_rate():
     assert 1e7 < matrix_rate(CPU, torch.float32, seconds=0.01) < 1e15
+
+
+def test_peak_memory_is_that_of_the_stage():
+    """It rises with what is held, stays when that is freed, and falls where the next stage starts."""
+    runtime = RuntimeConfig(device="cpu", num_threads=1)
+    num_bytes = 2**27
+    start(runtime)
     before = peak_memory_bytes(CPU)
-    block = torch.ones(64, 1024, 1024)
-    assert before + block.nbytes / 2 < peak_memory_bytes(CPU) < 1e12
+    with mmap.mmap(-1, num_bytes) as block:  # not malloc's: that may hold as much already, and keeps what is freed
+        for page in range(0, num_bytes, mmap.PAGESIZE):
+            block[page] = 1
+        peak = peak_memory_bytes(CPU)
+    assert before + 0.9 * num_bytes < peak < 1e12
+    assert peak_memory_bytes(CPU) > peak - num_bytes / 10  # the kernel's counters of each core lag a little
+    if sys.platform == "linux":
+        start(runtime)
+        assert peak_memory_bytes(CPU) < peak - 0.9 * num_bytes
+
+
+def test_peak_memory_without_linux_files(monkeypatch):
+    def absent(*args, **options):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(machine.Path, "read_text", absent)
+    monkeypatch.setattr(machine.Path, "write_text", absent)
+    machine.reset_peak_memory(CPU)
+    assert 1e7 < peak_memory_bytes(CPU) < 1e12
 
 
 def test_every_step_and_rank_draws_its_own_numbers():

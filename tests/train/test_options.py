@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from fairlead.artifacts.manifest import read_manifest
+from fairlead.artifacts.stages import is_finished
 from fairlead.config.document import options
 from fairlead.errors import UserError
 from fairlead.models.roles import Roles
@@ -51,7 +52,7 @@ VISIBLE = {
     "optim.max_grad_norm": (("sft",), "0.1", (), MODEL),
     "checkpoint.every_steps": (TRAINERS, "2", (), CHECKPOINTS),
     "checkpoint.keep": (("sft",), "3", ("checkpoint.every_steps=1", "num_epochs=2"), CHECKPOINTS),
-    "runtime.seed": (TRAINERS, "7", (), METRICS),
+    "runtime.seed": (TRAINERS, "2147483647", (), METRICS),
     "runtime.dtype": (("sft", "ppo"), "bfloat16", (), METRICS),
     "runtime.fast": (("sft",), "false", (), FORWARDS),
     "num_epochs": ((*EPOCHS, "ppo"), "3", (), METRICS),
@@ -75,14 +76,13 @@ VISIBLE = {
     "clip_eps_low": (("ppo",), "0.01", ("num_epochs=3",), METRICS),
     "clip_eps_high": (("ppo",), "0.01", ("num_epochs=3",), METRICS),
     "value_clip": (("ppo",), "0.001", ("num_epochs=3",), METRICS),
-    "value_coef": (("ppo",), "2.0", (), METRICS),
     "whiten_advantages": (("ppo",), "false", (), METRICS),
     "score_clip": (("ppo",), "0.01", (), METRICS),
     "missing_end_token_penalty": (("ppo",), "1.0", (), METRICS),
     "ptx_coef": (("ppo",), "2.0", ("ptx_coef=0.5",), METRICS),
     "ptx_rows": (("ppo",), "2", ("ptx_coef=0.5",), METRICS),
     "normalise_scores": (("ppo",), "false", (), METRICS),
-    "critic_head": (("ppo",), "zero", (), METRICS),
+    "critic_head": (("ppo",), "reward_model", ("normalise_scores=false",), METRICS),
     "critic_lr": (("ppo",), "0.1", (), METRICS),
 }
 # Shown by a test of its own below, or by another file.
@@ -281,6 +281,19 @@ def test_a_tracker_that_fails_is_switched_off(world, tmp_path, monkeypatch, caps
     assert fingerprints(stage) == fingerprints(world.run("sft", tmp_path / "b"))
 
 
+@pytest.mark.parametrize("broken", ["init", "finish"])
+def test_a_tracker_that_cannot_begin_or_end_loses_nothing(world, tmp_path, monkeypatch, capsys, broken):
+    def fail(**_):
+        raise ConnectionError("no route")
+
+    tracker = FakeTracker()
+    setattr(tracker, broken, fail)
+    monkeypatch.setitem(sys.modules, "trackio", tracker)
+    stage = world.run("sft", tmp_path / "a", "metrics.sinks=trackio")
+    assert capsys.readouterr().err.count("a tracker failed and is switched off (ConnectionError: no route)") == 1
+    assert is_finished(stage)
+
+
 @pytest.mark.parametrize("name", ["wandb", "trackio", "tensorboard"])
 def test_a_tracker_that_is_not_installed_is_told(world, tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
@@ -336,7 +349,7 @@ def test_sampling_that_reshapes_is_refused(world, tmp_path, word):
     ("word", "message"),
     [
         ("mini_batch_size=4", "does not divide"), ("ptx_coef=1", "without ppo.ptx_data"),
-        ("model.lora.dropout=0.1", "dropout must be 0"),
+        ("model.lora.dropout=0.1", "dropout must be 0"), ("critic_head=reward_model", "set normalise_scores=false"),
     ],
 )  # fmt: skip
 def test_options_that_contradict_each_other_are_refused(world, tmp_path, word, message):

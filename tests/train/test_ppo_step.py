@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fairlead.artifacts.manifest import read_manifest
+from fairlead.config.common import DataConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.models.loading import tokenizer_in
 from fairlead.models.sources import resolve
@@ -16,11 +17,11 @@ from fairlead.train import ppo
 from fairlead.train.rows import load_conversations, load_prompts
 
 TEMPERATURE, KL_COEF, SCORE_CLIP, PENALTY = 0.7, 0.3, 0.9, 0.25
-GAMMA, LAM, LOW, HIGH, VALUE_CLIP, VALUE_COEF, PTX_COEF = 0.9, 0.8, 0.1, 0.3, 0.05, 0.7, 0.4
+GAMMA, LAM, LOW, HIGH, VALUE_CLIP, PTX_COEF = 0.9, 0.8, 0.1, 0.3, 0.05, 0.4
 OPTIONS = (
     f"sampling.temperature={TEMPERATURE}", "sampling.max_new_tokens=12", f"kl.coef={KL_COEF}",
     f"score_clip={SCORE_CLIP}", f"missing_end_token_penalty={PENALTY}", f"gamma={GAMMA}", f"lam={LAM}",
-    f"clip_eps_low={LOW}", f"clip_eps_high={HIGH}", f"value_clip={VALUE_CLIP}", f"value_coef={VALUE_COEF}",
+    f"clip_eps_low={LOW}", f"clip_eps_high={HIGH}", f"value_clip={VALUE_CLIP}",
     "num_epochs=1", "mini_batch_size=6", "optim.max_grad_norm=0", "batch.micro_batch_tokens=300", "optim.lr=1e-30",
 )  # fmt: skip
 
@@ -108,7 +109,8 @@ def set_up(world, tmp_path, *options):
     source, reward = resolve(config.model.name), resolve(config.reward_model)
     template = ChatTemplate(tokenizer_in(source.base.folder))
     prompts = load_prompts(config.data, template, rejects=None, seed=0).train[:6]
-    ptx = load_conversations(config.data, template, rejects=None, seed=0).train[:5] if config.ptx_coef else []
+    rows = DataConfig(**config.data.model_dump())
+    ptx = load_conversations(rows, template, rejects=None, seed=0).train[:5] if config.ptx_coef else []
     ends = (*template.end_token_ids, *range(3, 320, 9))  # many end tokens, so that lengths differ
     learner = ppo._Learner(config, runtime, source, reward, ptx, ends)
     shaken(learner.roles, "policy", 1, 0.05)
@@ -215,7 +217,7 @@ def test_a_step_equals_the_loop(world, tmp_path, monkeypatch, options, mini_batc
         means["policy_loss"] += float(policy_loss.detach()) / num_steps
         means["value_loss"] += float(value_loss.detach()) / num_steps
         (policy_loss + ptx_loss(policy, ptx, learner, step)).backward()
-        (VALUE_COEF * value_loss).backward()
+        value_loss.backward()
         assert_gradients(kept["policy"][step], policy.gradients())
         assert_gradients(kept["critic"][step], critic.gradients())
     for name, value in means.items():

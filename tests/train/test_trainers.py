@@ -1,16 +1,19 @@
 """Every trainer from its first line to its folder on disk: loss, files, skipping, refusing."""
 
 import importlib
+import json
 import math
 
 import pytest
 from safetensors.torch import load_file
 
+from fairlead.artifacts.identity import files_by_name
 from fairlead.artifacts.journal import Journal
 from fairlead.artifacts.lock import lock
 from fairlead.artifacts.manifest import digest, read_manifest, verify
 from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.summary import read_evaluation
+from tiny import tiny_model
 from tiny_stages import TRAINERS, fingerprints, rows_of, write_rows
 
 KINDS = {"sft": "policy", "reward": "reward", "dpo": "policy", "ppo": "policy"}
@@ -136,6 +139,15 @@ def test_changed_rows_and_parents_are_refused(world, tmp_path):
         world.run("sft", tmp_path / "run", f"data.train={rows}")
 
 
+def test_rows_that_moved_are_the_same_rows(world, tmp_path):
+    """A cache elsewhere, or another spelling of the path, makes no other stage."""
+    rows = write_rows(tmp_path / "rows.jsonl", rows_of(world.conversations))
+    digests = {str(rows): "a" * 64, "/elsewhere/rows.jsonl": "b" * 64, "pairs.jsonl": "c" * 64}
+    moved = {"/x/rows.jsonl": "b" * 64, "/y/rows.jsonl": "a" * 64, "/y/pairs.jsonl": "c" * 64}
+    assert files_by_name(digests) == files_by_name(moved)
+    assert files_by_name(digests) != files_by_name(moved | {"/y/pairs.jsonl": "d" * 64})
+
+
 def test_a_folder_in_use_is_refused_and_left_alone(world, tmp_path):
     folder = tmp_path / "01-sft"
     with lock(folder), pytest.raises(UserError, match=r"in use by pid \d+") as caught:
@@ -247,3 +259,79 @@ def test_a_journal_line_of_a_killed_session_counts_once_in_the_wall_time(world, 
         timings.append({"step": 2, "seconds": 5000.0})
     world.run("sft", tmp_path)
     assert read_manifest(stage).wall_seconds < 60, "steps 1 and 2 were done again, and the last time counts"
+
+
+def test_held_out_rows_that_cannot_be_used_are_listed_too(world, tmp_path):
+    long = {"messages": [{"role": "user", "content": "x" * 400}, {"role": "assistant", "content": "y"}]}
+    held = write_rows(tmp_path / "held.jsonl", [long])
+    with pytest.raises(UserError, match=r"1 of 25 rows cannot be used"):
+        world.run("sft", tmp_path / "run", f"data.held_out={held}")
+    (rejected,) = rows_of(tmp_path / "run" / "01-sft" / "rejects.jsonl")
+    assert rejected["path"] == str(held)
+
+
+def test_a_training_row_whose_prompt_is_held_out_is_left_out(world, tmp_path, capsys):
+    rows = rows_of(world.conversations)
+    held = write_rows(tmp_path / "held.jsonl", rows[:6])
+    stage = world.run("sft", tmp_path / "run", f"data.held_out={held}")
+    assert "6 training rows left out: their prompts are held out" in capsys.readouterr().err
+    assert len(rows_of(stage / "metrics.jsonl")) == 3, "18 rows, six at a time"
+
+
+def test_all_pairs_of_a_prompt_are_learnt_from(world, tmp_path, capsys):
+    (first, *_) = rows_of(world.preferences)
+    pairs = write_rows(tmp_path / "pairs.jsonl", [first | {"rejected": f"no {n}"} for n in (1, 2, 3, 3)])
+    world.run("reward", tmp_path / "run", f"data.train={pairs}", "data.held_out_rows=0")
+    told = capsys.readouterr().err
+    assert "1 duplicate rows removed" in told
+    assert "3 rows to train on" in told
+
+
+def test_a_policy_is_wanted(world, tmp_path):
+    for trainer in TRAINERS:
+        with pytest.raises(UserError, match="is a reward model; want a policy"):
+            world.run(trainer, tmp_path / trainer, f"model.name={world.reward}")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "word"),
+    [
+        *((trainer, "data.max_length=2049") for trainer in ("sft", "reward", "dpo")),
+        ("ppo", "sampling.max_new_tokens=2040"),
+    ],
+)
+def test_sequences_longer_than_the_context_are_refused(world, tmp_path, trainer, word):
+    with pytest.raises(UserError, match="the model's context is too short; got sequences of up to 2") as caught:
+        world.run(trainer, tmp_path, word)
+    assert "want at most 2048" in str(caught.value)
+
+
+def test_holding_out_every_training_row_is_refused(world, tmp_path):
+    with pytest.raises(UserError, match="the prompt of every training row is held out"):
+        world.run("sft", tmp_path, f"data.held_out={world.conversations}")
+
+
+def test_another_adapters_rank_is_said(world, tmp_path, capsys):
+    policy = world.run("sft", tmp_path)
+    capsys.readouterr()
+    world.run("dpo", tmp_path, f"model.name={policy}", "model.lora.rank=7")
+    assert "policy goes on with the adapter" in (told := capsys.readouterr().err)
+    assert "model.lora.rank=7" in told
+    world.run("dpo", tmp_path / "same", f"model.name={policy}")
+    assert "goes on with the adapter" not in capsys.readouterr().err
+
+
+def test_a_reward_model_with_another_tokenizer_is_refused(world, tmp_path):
+    other = tiny_model(tmp_path / "other", seed=1)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    judge = world.run("reward", tmp_path / "judge", f"model.name={other}")
+    with pytest.raises(UserError, match="different tokenizers"):
+        world.run("ppo", tmp_path / "run", f"reward_model={judge}")
+
+
+def test_full_fine_tuning_from_a_lora_reward_model_says_what_to_do(world, tmp_path):
+    with pytest.raises(UserError, match=r"train the reward model with model\.tuning=full"):
+        world.run("ppo", tmp_path, "model.tuning=full")

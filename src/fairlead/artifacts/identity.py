@@ -1,5 +1,6 @@
 """What makes a folder the same stage next time: its options, its parents and its rows, kept in `stage.json`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ def check_identity(folder: Path, identity: dict[str, Any]) -> None:
             f"this stage was begun with other options or inputs: {'; '.join(changed[:5])}", where=str(folder),
             fix="give the options it was begun with, or another --output",
         )  # fmt: skip
+
+
+def files_by_name(digests: Mapping[str, str]) -> dict[str, str]:
+    """The digest of each file by its name alone: what rows are does not depend on where they lie."""
+    found: dict[str, list[str]] = {}
+    for path, digest in sorted(digests.items()):
+        found.setdefault(Path(path).name, []).append(digest)
+    return {name: " ".join(sorted(several)) for name, several in found.items()}
 
 
 def inside_run(value: Any, run: Path) -> Any:

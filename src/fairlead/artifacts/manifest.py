@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from fairlead.artifacts.atomic import explain_disk_errors, fsync_tree, write_bytes
 from fairlead.artifacts.hashing import files_in, mismatch, open_sealed_json, sealed_json, sha256_file, sha256_json
+from fairlead.artifacts.identity import IDENTITY_NAME
 from fairlead.artifacts.lock import LOCK_NAME
 from fairlead.errors import ExitCode, UserError
 
@@ -34,9 +35,10 @@ _MADE_BY: dict[Kind, str] = {
 }
 # Top-level files that hold clock figures or names of folders, or are drawn from other files: they never decide if two
 # artifacts are equal.
-CLOCK_FILES = ("timings.jsonl", "report.html", "README.md", "evaluation.json", "stage.json", "rejects.jsonl")
-# Not part of the artifact: the manifest itself, the lock, and what `fairlead clean` may delete.
-_NOT_LISTED = (MANIFEST_NAME, LOCK_NAME)
+CLOCK_FILES = ("timings.jsonl", "report.html", "README.md", "evaluation.json", "stage.json")
+# Not part of the artifact: the manifest itself, the lock, the rows set aside (written before the folder is locked), and
+# what `fairlead clean` may delete.
+_NOT_LISTED = (MANIFEST_NAME, LOCK_NAME, "rejects.jsonl")
 _CHECKPOINTS = "checkpoints/"
 
 
@@ -142,11 +144,16 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(first["msg"], where=where, fix=fix, exit_code=ExitCode.BAD_DATA) from None
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether a stage was begun in this folder, be it finished or not."""
+    return (folder / IDENTITY_NAME).is_file()
+
+
 def _absent(folder: Path) -> UserError:
     code = ExitCode.MISSING_INPUT
     if not folder.exists():
         return UserError(f"{folder} does not exist", fix="see `fairlead runs` for what there is", exit_code=code)
-    if (folder / "checkpoints").is_dir():
+    if is_begun(folder) or (folder / "checkpoints").is_dir():
         fix = "give the command that made it once more: it goes on from its last checkpoint"
         return UserError(f"{folder} is not finished", want=MANIFEST_NAME, fix=fix, exit_code=code)
     fix = "give the folder of a finished stage; `fairlead runs` lists them"
@@ -169,7 +176,8 @@ def digest(folder: Path) -> str:
     manifest = read_manifest(folder)
     model = {name: entry.sha256 for name, entry in manifest.files.items() if name.startswith("model/")}
     rest = {name: entry.sha256 for name, entry in manifest.files.items() if name not in CLOCK_FILES}
-    return sha256_json({"kind": manifest.kind, "facts": manifest.facts, "files": model or rest})
+    facts = {key: value for key, value in manifest.facts.items() if key != "licences"}  # they name files
+    return sha256_json({"kind": manifest.kind, "facts": facts, "files": model or rest})
 
 
 def require_kind(folder: Path, kinds: Collection[Kind], *, wanted_for: str) -> Manifest:

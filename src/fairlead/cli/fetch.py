@@ -10,6 +10,4 @@ def fetch() -> None:
 
     bring(cache_folder(), say=print)
     print(f"models:   {', '.join(STARTER_MODELS)}\ndatasets: {', '.join(STARTER_DATASETS)}")
-    show_result(
-        "Starter files", cache_folder() / "starter", "fairlead demo", f"fairlead sft --data {STARTER_DATASETS[0]}"
-    )
+    show_result("Starter files", cache_folder() / "starter", ("demo",), ("sft", "--data", STARTER_DATASETS[0]))

@@ -13,5 +13,5 @@ def ppo(*words: Words) -> None:
     from fairlead.train.ppo import train_ppo
 
     folder = train_ppo(config)
-    measure = f"fairlead eval {folder} --reward-model {config.reward_model} --prompts PROMPTS.jsonl"
-    show_result("Aligned model", folder, f"fairlead chat {folder}", measure)
+    measure = ("eval", folder, "--reward-model", config.reward_model, "--prompts", "PROMPTS.jsonl")
+    show_result("Aligned model", folder, ("chat", folder), measure)

@@ -1,20 +1,22 @@
 """What can be refused before torch is loaded: wrong paths, wrong rows, the wrong kind of artifact, no room.
 
 The stages check all of this again; here the answer comes in a tenth of a second, and for every stage of a journey
-before its first one starts.
+before its first one starts. What a journey makes itself (`@stage`) is checked with its recipe.
 """
 
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from fairlead.artifacts.atomic import require_folder
 from fairlead.artifacts.lock import require_free
-from fairlead.artifacts.manifest import MANIFEST_NAME, Kind, require_kind
+from fairlead.artifacts.manifest import Kind, is_begun, read_manifest, require_kind
 from fairlead.artifacts.model_folder import check_model_folder, may_be_hub_id
-from fairlead.artifacts.stages import stage_folder
+from fairlead.artifacts.stages import is_finished, is_run, is_taken, policy_of, stage_folder
 from fairlead.config.chat import ChatConfig
-from fairlead.config.common import DataConfig
-from fairlead.config.journey import STAGES, JourneyConfig
+from fairlead.config.common import RowsConfig
+from fairlead.config.journey import STAGES, JourneyConfig, models_of, rows_of
+from fairlead.config.section import Section
 from fairlead.config.stages import DpoConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
 from fairlead.data.load import read_conversations, read_preferences, read_prompts
 from fairlead.data.sources import expand
@@ -25,41 +27,38 @@ from fairlead.runtime.environment import cache_folder, is_first_rank
 SMALL_BYTES = 16_000_000  # rows up to this size are read here, larger files only by the stage itself
 ROOM_BYTES = 32_000_000  # what any run writes: logs, a report, checkpoints of a small adapter
 
-_READERS = {
-    "sft": read_conversations, "reward": read_preferences, "dpo": read_preferences, "ppo": read_prompts,
-}  # fmt: skip
+_ROWS = {"split": "sources", "replies": "train", "eval": "prompts"}  # what most often says which rows; else data.train
+_READERS = {"conversations": read_conversations, "preferences": read_preferences, "prompts": read_prompts}
 
 
 def check_stage(verb: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig) -> None:
     """Raise the UserError that the stage would raise later, if there is one."""
-    check_model(config.model.name, ("policy",), "model.name")
-    if isinstance(config, PpoConfig):
-        _check_reward_model(config.reward_model)
+    _check_models(config)
     require_folder(Path(config.output), ROOM_BYTES)
+    folder = stage_folder(Path(config.output), verb)
     if is_first_rank():
-        require_free(stage_folder(Path(config.output), verb))
-    _check_stage_rows(verb, config)
+        require_free(folder)
+    if not config.data.train:
+        raise _no_rows("data.train", f"fairlead {verb} --data FILE")
+    _check_rows(config, rejects=folder / "rejects.jsonl" if is_first_rank() and not is_taken(folder) else None)
 
 
 def check_eval(config: EvalConfig) -> None:
     """As `check_stage`."""
-    check_model(config.model, ("policy", "reward"), "model")
-    if config.parent:
-        check_model(config.parent, ("policy", "reward"), "parent")
-    if config.reward_model:
-        check_model(config.reward_model, ("reward",), "reward_model")
-    if not (config.conversations or config.preferences or config.prompts):
+    _check_models(config)
+    model = shlex.quote(config.model)
+    if is_reward(config.model) and (config.conversations or config.prompts or not config.preferences):
+        raise UserError(
+            f"{config.model} is a reward model, which is measured on preferences alone", where="command line",
+            fix=f"fairlead eval {model} --preferences HELD_OUT_PAIRS.jsonl",
+        )  # fmt: skip
+    if not any(files for _, files, _ in rows_of(config)):
         raise UserError(
             "there is nothing to measure on", where="command line", want="conversations, preferences or prompts",
-            fix=f"fairlead eval {config.model} --conversations HELD_OUT.jsonl",
+            fix=f"fairlead eval {model} --conversations HELD_OUT.jsonl",
         )  # fmt: skip
     require_folder(Path(config.output), ROOM_BYTES)
-    for names, read in (
-        (config.conversations, read_conversations), (config.preferences, read_preferences),
-        (config.prompts, read_prompts),
-    ):  # fmt: skip
-        if _small(names):
-            read(resolve_paths(names, cache_folder()))
+    _check_rows(config)
 
 
 def check_chat(config: ChatConfig) -> None:
@@ -68,44 +67,55 @@ def check_chat(config: ChatConfig) -> None:
 
 
 def check_journey(journey: JourneyConfig) -> None:
-    """Check the files and models of every stage that no other stage of the journey makes."""
+    """Check every stage for what no other stage of the journey makes."""
     require_folder(Path(journey.output), ROOM_BYTES)
-    if journey.split is not None:
-        _small(journey.split.sources)
-    for name in STAGES:
+    for name in (*STAGES, "eval"):
         config = getattr(journey, name)
-        if not isinstance(config, StageConfig):
+        if config is None:
             continue
-        if not config.model.name.startswith("@"):
-            check_model(config.model.name, ("policy",), f"{name}.model.name")
-        if isinstance(config, PpoConfig) and not config.reward_model.startswith("@"):
-            _check_reward_model(config.reward_model, f"{name}.reward_model")
-        for files in (config.data.train, _held_out(config)):
-            _small([file for file in files if not file.startswith("@")])
+        _check_models(config, f"{name}.")
+        named = config.data.train if isinstance(config, StageConfig) else any(files for _, files, _ in rows_of(config))
+        if not named:
+            option = f"{name}.{_ROWS.get(name, 'data.train')}"
+            raise _no_rows(option, f"write {option} in the recipe")
+        _check_rows(config)
 
 
 def check_model(name: str, kinds: Collection[Kind], option: str) -> None:
-    """Refuse a name that is no model, a folder that may not be parsed, or a stage of another kind."""
+    """Refuse a name that is no model, a folder that may not be parsed, an unfinished stage or one of another kind."""
     path = Path(name)
     if name in STARTER_MODELS:
         model_path(name, cache_folder())
-    elif (path / MANIFEST_NAME).is_file():
+    elif name and (is_finished(path) or is_begun(path)):
         require_kind(path, kinds, wanted_for=option)
-    elif path.exists() and not _holds_stages(path):
+    elif name and is_run(path):
+        policy_of(path)
+    elif name and path.exists():
         check_model_folder(path)
-    elif not path.exists() and not may_be_hub_id(name):
+    elif not may_be_hub_id(name):
         raise UserError(
-            "there is no such model", where=option, got=name,
+            "there is no such model" if name else "the name of the model is empty", where=option, got=name,
             want=f"a folder, a hub id (owner/name) or {', '.join(STARTER_MODELS)}",
             fix="check the path, or leave --model away to use the starter model", exit_code=ExitCode.MISSING_INPUT,
         )  # fmt: skip
 
 
-def _holds_stages(path: Path) -> bool:
-    return path.is_dir() and any((entry / MANIFEST_NAME).is_file() for entry in path.iterdir())
+def is_reward(name: str) -> bool:
+    """Whether a model's name is the folder of a finished reward stage."""
+    return is_finished(Path(name)) and read_manifest(Path(name)).kind == "reward"
 
 
-def _check_reward_model(name: str, option: str = "reward_model") -> None:
+def _check_models(config: Section, prefix: str = "") -> None:
+    for option, name, kinds in models_of(config):
+        if name.startswith("@"):
+            continue
+        if kinds == ("reward",):
+            _check_reward_model(name, prefix + option)
+        else:
+            check_model(name, kinds, prefix + option)
+
+
+def _check_reward_model(name: str, option: str) -> None:
     if not name:
         raise UserError(
             "no reward model is named", where=option, want="the folder of a reward stage",
@@ -114,23 +124,19 @@ def _check_reward_model(name: str, option: str = "reward_model") -> None:
     require_kind(Path(name), ("reward",), wanted_for=option)
 
 
-def _check_stage_rows(verb: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig) -> None:
-    data, read = config.data, _READERS[verb]
-    if not data.train:
-        raise UserError(
-            "no training rows are named", where="data.train", want=f"files, or one of {', '.join(STARTER_DATASETS)}",
-            fix=f"fairlead {verb} --data FILE",
-        )  # fmt: skip
-    if _small(data.train):
-        rejects = stage_folder(Path(config.output), verb) / "rejects.jsonl" if is_first_rank() else None
-        read(resolve_paths(data.train, cache_folder()), rejects=rejects, max_reject_rate=data.max_reject_rate)
-    held_out = _held_out(config)
-    if _small(held_out):
-        read(resolve_paths(held_out, cache_folder()), max_reject_rate=data.max_reject_rate)
+def _check_rows(config: Section, rejects: Path | None = None) -> None:
+    """Files must be there; small ones are read. `rejects` is for the training rows."""
+    rows = config.data if isinstance(config, StageConfig) else RowsConfig()
+    for option, names, kind in rows_of(config):
+        files = [name for name in names if not name.startswith("@")]
+        if _small(files):
+            listed = rejects if option == "data.train" else None
+            paths = resolve_paths(files, cache_folder())
+            _READERS[kind](paths, rejects=listed, max_reject_rate=rows.max_reject_rate)
 
 
-def _held_out(config: StageConfig) -> tuple[str, ...]:
-    return config.data.held_out if isinstance(config.data, DataConfig) else ()
+def _no_rows(where: str, fix: str) -> UserError:
+    return UserError("no rows are named", where=where, want=f"files, or one of {', '.join(STARTER_DATASETS)}", fix=fix)
 
 
 def _small(names: Sequence[str]) -> bool:

@@ -13,5 +13,5 @@ def reward(*words: Words) -> None:
     from fairlead.train.reward import train_reward
 
     folder = train_reward(config)
-    ppo = f"fairlead ppo --model {config.model.name} --reward-model {folder} --data PROMPTS.jsonl"
-    show_result("Reward model", folder, f"{ppo} --output {config.output}")
+    models = ("--model", config.model.name, "--reward-model", folder)
+    show_result("Reward model", folder, ("ppo", *models, "--data", "PROMPTS.jsonl", "--output", config.output))

@@ -35,7 +35,7 @@ def run(*words: Words) -> None:
 
     folder = run_config(journey, dry_run="--dry-run" in flags)
     if not flags:
-        show_result("Journey", folder, f"fairlead runs {folder}")
+        show_result("Journey", folder, ("runs", folder))
 
 
 def _by_name(words: list[str]) -> tuple[Path, list[str]]:

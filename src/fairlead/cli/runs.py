@@ -1,5 +1,6 @@
 """`fairlead runs`: what exists, how large it is, and the next command."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ def runs(folder: Path = Path("runs"), /) -> None:
     from fairlead.artifacts.atomic import size_text
     from fairlead.artifacts.stages import list_runs
 
-    found = list_runs(folder) or [run for run in list_runs(folder.parent) if run.path == folder]
+    found = list_runs(folder)
     for run in found:
         print(f"{run.path}  {size_text(run.size_bytes)}")
         for stage in run.stages:
@@ -29,14 +30,35 @@ def runs(folder: Path = Path("runs"), /) -> None:
 
 
 def next_command(run: "RunInfo") -> str:
-    """What a user most likely wants to do with a run now."""
-    policies = [stage.path for stage in run.stages if stage.kind == "policy"]
-    recipe = run.path / "recipe.yaml"
-    if not run.finished and recipe.is_file():
-        return f"fairlead run {recipe}"
+    """What a user most likely wants to do with a run now: go on with it, else use the best that it made."""
+    from fairlead.artifacts.stages import preferred
+    from fairlead.cli.words import command_line
+
+    damaged = [stage.path for stage in run.stages if stage.kind == "damaged"]
+    if damaged:
+        return f"delete {damaged[0]}, whose manifest is damaged, and repeat the command that made it"
+    if _planned(run) - {stage.name.partition("-")[2] for stage in run.stages if stage.finished}:
+        return command_line("run", run.path / "recipe.yaml")
     if not run.finished:
         return "repeat the command that began the unfinished stage; it goes on from its last checkpoint"
-    return f"fairlead chat {policies[-1]}" if policies else f"fairlead run {recipe}"
+    if policy := preferred([stage.path for stage in run.stages if stage.kind == "policy"]):
+        return command_line("chat", policy)
+    if rewards := [stage.path for stage in run.stages if stage.kind == "reward"]:
+        return command_line("eval", rewards[-1], "--preferences", "HELD_OUT_PAIRS.jsonl")
+    reports = [path for stage in run.stages if (path := stage.path / "report.html").is_file()]
+    return f"look at {reports[-1] if reports else run.path}"
+
+
+def _planned(run: "RunInfo") -> set[str]:
+    """Stages of the journey that the run is, if it is one; and `report`, which comes last, while it is not there."""
+    from fairlead.config.journey import STAGES
+
+    recipe = run.path / "recipe.yaml"
+    if not recipe.is_file():
+        return set()
+    text = recipe.read_text(encoding="utf-8", errors="replace")  # written by us, in block style
+    stages = {*STAGES} & {*re.findall(r"^(\w+):", text, flags=re.MULTILINE)}
+    return stages | {"report"} if stages and not (run.path / "report.html").is_file() else stages
 
 
 def _state(stage: "StageInfo") -> str:

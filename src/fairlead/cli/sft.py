@@ -16,6 +16,6 @@ def sft(*words: Words) -> None:
     show_result(
         "Fine-tuned model",
         folder,
-        f"fairlead chat {folder}",
-        f"fairlead reward --model {folder} --data PREFERENCES.jsonl --output {config.output}",
+        ("chat", folder),
+        ("reward", "--model", folder, "--data", "PREFERENCES.jsonl", "--output", config.output),
     )

@@ -1,5 +1,6 @@
 """What the verbs share: their words become a configuration, and their results are told in one way."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -28,7 +29,7 @@ def config_from_words(verb: str, model: type[Model], words: Sequence[str], *, po
         print(help_text(verb, model, f"fairlead {verb} {first} [--key value | key=value ...]", short))
         raise SystemExit(0)
     recipe, rest = split_recipe(words)
-    if positional and rest and not rest[0].startswith("-") and "=" not in rest[0]:
+    if positional and rest and not rest[0].startswith("-") and ("=" not in rest[0] or Path(rest[0]).exists()):
         rest = [f"{positional}={rest[0]}", *rest[1:]]
     return load(model, recipe, rest)
 
@@ -58,11 +59,16 @@ def required(value: str, option: str, fix: str) -> str:
     return value
 
 
-def show_result(what: str, folder: Path, *next_commands: str) -> None:
-    """Say where the results are and what can be done next."""
+def show_result(what: str, folder: Path, *next_commands: Sequence[object]) -> None:
+    """Say where the results are and what can be done next; each command as the words after `fairlead`."""
     print(f"\n{what}: {folder}")
     report = folder / "report.html"
     if report.exists():
         print(f"  report: {report}")
     for number, command in enumerate(next_commands):
-        print(("  next:   " if number == 0 else "          ") + command)
+        print(("  next:   " if number == 0 else "          ") + command_line(*command))
+
+
+def command_line(*words: object) -> str:
+    """A command of ours that can be pasted into a shell."""
+    return shlex.join(["fairlead", *map(str, words)])

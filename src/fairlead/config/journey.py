@@ -1,16 +1,20 @@
 """A recipe: the stages of one journey, in the order they run."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from fairlead.config.common import RuntimeConfig, SamplingConfig
 from fairlead.config.section import Section
-from fairlead.config.stages import DpoConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig
+from fairlead.config.stages import DpoConfig, EpochsConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
 
 STAGES = ("split", "sft", "replies", "reward", "dpo", "ppo")
 """The stages that make something, in the order they run; eval comes last and measures them."""
+
+ModelKind = Literal["policy", "reward"]
+RowKind = Literal["conversations", "preferences", "prompts"]
+_MAKES: dict[str, ModelKind] = {"sft": "policy", "reward": "reward", "dpo": "policy", "ppo": "policy"}
 
 
 class SplitConfig(Section):
@@ -96,8 +100,19 @@ class JourneyConfig(Section):
         }
 
     @model_validator(mode="after")
+    def _stages(self) -> "JourneyConfig":
+        """There is a stage, and all write into the folder of the run."""
+        if all(getattr(self, name) is None for name in STAGES):
+            raise ValueError(f"the recipe has no stage; write one or more of {', '.join(STAGES)}")
+        own_default = StageConfig().output
+        for name in (*STAGES, "eval"):
+            if getattr(getattr(self, name), "output", own_default) != own_default:
+                raise ValueError(f"{name}.output: a stage writes into the folder of the recipe; write output instead")
+        return self
+
+    @model_validator(mode="after")
     def _references(self) -> "JourneyConfig":
-        """`@stage` names a stage of this recipe that runs before the one that names it."""
+        """`@stage` names what an earlier stage of this recipe makes, and that is what the option wants."""
         written = [name for name in STAGES if getattr(self, name) is not None]
         for name in (*written, "eval"):
             earlier = written if name == "eval" else written[: written.index(name)]
@@ -107,7 +122,79 @@ class JourneyConfig(Section):
                     raise ValueError(
                         f"{name} names {text}, which no earlier stage of this recipe makes; write one of: {made}"
                     )
+            self._models_of_the_kind(name, earlier)
+            self._rows_of_the_kind(name)
         return self
+
+    def _models_of_the_kind(self, name: str, earlier: list[str]) -> None:
+        for option, text, kinds in models_of(getattr(self, name)):
+            made = [f"@{stage}" for stage in earlier if _MAKES.get(stage) in kinds]
+            if text.startswith("@") and text not in made:
+                raise ValueError(
+                    f"{name}.{option} names {text}, which is no {' or '.join(kinds)} model of this recipe; "
+                    f"write one of: {', '.join(made) or 'none'}"
+                )
+
+    def _rows_of_the_kind(self, name: str) -> None:
+        for option, texts, kind in rows_of(getattr(self, name)):
+            made = [file for file, holds in self._files().items() if kind in (holds, "prompts")]
+            for text in texts:
+                if text.startswith("@") and text not in made:
+                    raise ValueError(
+                        f"{name}.{option} names {text}, which is no file of {kind} that this recipe makes; "
+                        f"write one of: {', '.join(made) or 'none'}"
+                    )
+
+    def _files(self) -> dict[str, RowKind]:
+        """Files of rows that the stages make, and what they hold; a part of no rows is none."""
+        files: dict[str, RowKind] = {}
+        for part in ("sft", "preference", "ppo", "held_out"):
+            if getattr(self.split, part, 0):
+                files[f"@split/{part}.jsonl"] = "conversations"
+        for part in ("train", "held_out"):
+            if getattr(self.replies, part, ()):
+                files[f"@replies/{part}.jsonl"] = "preferences"
+        return files
+
+
+def models_of(stage: Section | None) -> Iterator[tuple[str, str, tuple[ModelKind, ...]]]:
+    """Each option of a stage that names a model: its path, what is written, and what may stand there."""
+    match stage:
+        case SplitConfig():
+            yield "tokenizer", stage.tokenizer, ("policy", "reward")
+        case RepliesConfig():
+            yield "model", stage.model, ("policy",)
+        case EvalConfig():
+            for option in ("model", "parent"):
+                if name := getattr(stage, option):
+                    yield option, name, ("policy", "reward")
+            if stage.reward_model:
+                yield "reward_model", stage.reward_model, ("reward",)
+        case StageConfig():
+            yield "model.name", stage.model.name, ("policy",)
+            if isinstance(stage, PpoConfig):
+                yield "reward_model", stage.reward_model, ("reward",)
+
+
+def rows_of(stage: Section | None) -> Iterator[tuple[str, tuple[str, ...], RowKind]]:
+    """Each option of a stage that names rows: its path, the files that are read together, and what they must hold."""
+    match stage:
+        case SplitConfig():
+            yield from (("sources", (file,), "conversations") for file in stage.sources)
+        case RepliesConfig():
+            yield "train", stage.train, "conversations"
+            yield "held_out", stage.held_out, "conversations"
+        case EvalConfig():
+            yield "conversations", stage.conversations, "conversations"
+            yield from (("preferences", (file,), "preferences") for file in stage.preferences)
+            yield "prompts", stage.prompts, "prompts"
+        case PpoConfig():
+            yield "data.train", stage.data.train, "prompts"
+            yield "ptx_data", stage.ptx_data, "conversations"
+        case EpochsConfig():
+            kind = "conversations" if isinstance(stage, SftConfig) else "preferences"
+            yield "data.train", stage.data.train, kind
+            yield "data.held_out", stage.data.held_out, kind
 
 
 def _texts(value: Any) -> Iterator[str]:

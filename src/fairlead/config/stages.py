@@ -96,6 +96,8 @@ class KlConfig(Section):
 class PpoConfig(StageConfig):
     """Proximal policy optimisation (Schulman et al. 2017) against a reward model, with a critic and a KL penalty."""
 
+    checkpoint: CheckpointConfig = CheckpointConfig(every_steps=1)
+    """Saving for resume; an iteration is long, so each is saved."""
     reward_model: str = ""
     """Folder of a reward stage; its score drives the policy and its weights start the critic."""
     num_iterations: PositiveInt = 16
@@ -120,8 +122,6 @@ class PpoConfig(StageConfig):
     """The ratio is clipped above 1 + this."""
     value_clip: PositiveFloat = 0.4
     """New values are clipped to the old ones plus or minus this."""
-    value_coef: PositiveFloat = 0.5
-    """Weight of the critic's loss."""
     whiten_advantages: bool = True
     """Shift and scale advantages to mean 0, variance 1 over all response tokens of a rollout."""
     normalise_scores: bool = True
@@ -136,8 +136,8 @@ class PpoConfig(StageConfig):
     """Conversations for the PTX term."""
     ptx_rows: PositiveInt = 8
     """Conversations per policy step for the PTX term, over all ranks."""
-    critic_head: Literal["reward_model", "zero"] = "reward_model"
-    """Start the critic's head from the reward model's (Ouyang et al. 2022), or at zero (Ziegler et al. 2019)."""
+    critic_head: Literal["zero", "reward_model"] = "zero"
+    """Start the critic's head at zero (Ziegler et al. 2019), or at the reward model's, with normalise_scores=false."""
     critic_lr: float = Field(default=0.0, ge=0.0, le=1.0)
     """Peak learning rate of the critic; 0 takes optim.lr."""
 
@@ -153,6 +153,11 @@ class PpoConfig(StageConfig):
             raise ValueError(
                 "ppo.sampling may only set max_new_tokens and a temperature above 0: any other option samples from a "
                 "distribution whose KL is not the one measured; remove top_k, top_p, min_p, repetition_penalty, stop"
+            )
+        if self.critic_head == "reward_model" and self.normalise_scores:
+            raise ValueError(
+                "ppo.critic_head=reward_model starts with values in the reward model's own scores, but "
+                "ppo.normalise_scores shifts and scales them; set normalise_scores=false or critic_head=zero"
             )
         if self.model.lora.dropout > 0:
             raise ValueError(

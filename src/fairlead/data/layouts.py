@@ -142,7 +142,7 @@ def _message(turn: object) -> Message:
         raise BadRowError(f"unknown role {name!r}; known are {', '.join(_ROLES)}")
     if turn.get("tool_calls"):
         raise BadRowError("tool calls are not supported")
-    if role == "assistant" and any(turn.get(key) not in {None, 1} for key in ("weight", "loss_weight")):
+    if role == "assistant" and any(turn.get(key) not in (None, 1) for key in ("weight", "loss_weight")):
         raise BadRowError("an answer with a weight other than 1 is not supported")
     content = turn.get("content") if turn.get("content") is not None else turn.get("value")
     if isinstance(content, list):
@@ -190,7 +190,7 @@ def _transcript(text: str) -> tuple[Message, ...]:
 
 def _alpaca_prompt(row: dict[str, Any]) -> tuple[Message, ...]:
     messages: list[Message] = []
-    for exchange in row.get("history") or []:
+    for exchange in _list(row, "history") if row.get("history") else ():
         if not isinstance(exchange, list) or len(exchange) != 2:
             raise BadRowError("`history` should be a list of [question, answer]")
         question, answer = (_as_string(text, "a text in `history`") for text in exchange)

@@ -72,13 +72,17 @@ def read_prompts(
 
 
 def kind_of(path: Path | str) -> Kind:
-    """What a file's rows hold; UserError as in `read_conversations`, and where no row can be parsed."""
-    rows = [row for _, row in read_rows(path)]
-    layout = _layout_of(Path(path), rows, _ALL_KINDS)
+    """What the rows of a file hold, or those of a folder's first file.
+
+    UserError as in `read_conversations`, and where no row can be parsed.
+    """
+    first = expand([path])[0]
+    rows = [row for _, row in read_rows(first)]
+    layout = _layout_of(first, rows, _ALL_KINDS)
     if layout is None:
         reason = next(row for row in rows if isinstance(row, str))
         fix = "mend the file, or save it again in one of the known formats"
-        raise UserError(f"no row can be read: {reason}", where=str(path), fix=fix, exit_code=ExitCode.BAD_DATA)
+        raise UserError(f"no row can be read: {reason}", where=str(first), fix=fix, exit_code=ExitCode.BAD_DATA)
     return layout.kind
 
 

@@ -21,7 +21,7 @@ def show(path: Path | str, tokenizer: Any, *, num_rows: int, max_length: int) ->
 
 
 def show_file(path: Path | str, tokenizer: Any, *, num_rows: int, max_length: int) -> Iterator[Text]:
-    """A line on the file, then its first rows; see `show_rows`."""
+    """A line on the file, or the folder of files, then its first rows; see `show_rows`."""
     records, layout = _records(path)
     template = ChatTemplate(tokenizer)
     yield Text(f"{path}: layout {layout}, {len(records)} rows; chat template of the {template.source}")
@@ -48,7 +48,7 @@ def _records(path: Path | str) -> tuple[Sequence[Record], str]:
             loaded = read_preferences([path], max_reject_rate=1.0)
         case _:
             loaded = read_prompts([path], max_reject_rate=1.0)
-    return loaded.records, loaded.layouts[str(path)]
+    return loaded.records, ", ".join(dict.fromkeys(loaded.layouts.values()))
 
 
 def _encoded(record: Record, template: ChatTemplate, max_length: int) -> Iterator[tuple[str, Encoded]]:

@@ -229,7 +229,7 @@ def _csv_rows(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
     csv.field_size_limit(MAX_ROW_BYTES)
     reader = csv.reader(io.StringIO(_text(path, data), newline=""), strict=True)
     try:
-        header = next(reader)
+        header = next((cells for cells in reader if any(cell.strip() for cell in cells)), [])
         first_line = reader.line_num + 1
         for cells in reader:
             if len(cells) == len(header):

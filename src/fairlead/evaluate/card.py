@@ -30,13 +30,14 @@ def model_card(folder: Path) -> str:
         title=label(stage.manifest.stage),
         name=folder.name,
         kind=stage.manifest.kind,
-        base=stage.manifest.base.name if stage.manifest.base else "",
+        base=wording.place(stage.manifest.base.name) if stage.manifest.base else "",
         parents=[(role, Path(one.path).name, one.digest) for role, one in stage.manifest.parents.items()],
         sizes=wording.sizes(stage.sizes),
         wall=wording.duration(stage.wall_seconds),
         memory=wording.size(stage.peak_memory_bytes),
         measures=measures(evaluation),
         preferences=evaluation.preferences,
+        notes=evaluation.notes,
         claims=claims(evaluation),
         licences=sorted(stage.licences.items()),
         digests=sorted(stage.manifest.data_digests.items()),
@@ -51,14 +52,15 @@ def model_card(folder: Path) -> str:
 def _front_matter(stage: StageFolder, evaluation: Evaluation) -> dict[str, Any]:
     manifest = stage.manifest
     named = set(stage.licences.values())
+    licence = named.pop() if len(named) == 1 else ""
     front: dict[str, Any] = {
-        "license": named.pop().lower() if len(named) == 1 else "other",
+        "license": licence.lower() if licence and " " not in licence else "other",  # an SPDX id is one word
         "pipeline_tag": _TASK.get(manifest.kind, "text-generation"),
         "tags": ["fairlead", manifest.stage],
         "datasets": [Path(path).name for path in sorted(manifest.data_digests)],
     }
     if manifest.base:
-        front["base_model"] = manifest.base.name
+        front["base_model"] = wording.place(manifest.base.name)
     if results := _results(evaluation):
         front["model-index"] = [{"name": stage.path.name, "results": results}]
     front["fairlead"] = {"version": __version__, "stage": manifest.stage, "config_digest": manifest.config_digest}

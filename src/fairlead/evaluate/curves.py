@@ -80,12 +80,21 @@ def _training(metrics: Sequence[dict[str, Any]]) -> list[Figure]:
     x_key = "iteration" if metrics and "iteration" in metrics[0] else "step"
     found: list[Figure] = []
     for curve in _CURVES:
-        series = {name: _points(metrics, x_key, key) for key, name in curve.keys.items()}
-        series = {name: points for name, points in series.items() if points}
+        series = {}
+        for key, name in curve.keys.items():
+            series |= _series(metrics, x_key, key, name)
         if series:
             svg = charts.curve(series, title=curve.caption, x_label=x_key)
             found.append(Figure(curve.caption, svg, curve.headline, curve.minor))
     return found
+
+
+def _series(metrics: Sequence[dict[str, Any]], x_key: str, key: str, name: str) -> dict[str, list[tuple[float, float]]]:
+    """The points of a key, and of each group that was measured under it as `key/group`."""
+    groups = [found for found in dict.fromkeys(k for row in metrics for k in row) if found.startswith(f"{key}/")]
+    names = {key: name} | {group: f"{name}, {group.removeprefix(f'{key}/')}" for group in groups}
+    points = {label: _points(metrics, x_key, found) for found, label in names.items()}
+    return {label: found for label, found in points.items() if found}
 
 
 def _points(metrics: Sequence[dict[str, Any]], x_key: str, key: str) -> list[tuple[float, float]]:

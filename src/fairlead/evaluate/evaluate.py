@@ -1,9 +1,9 @@
 """`fairlead eval`: one model beside its parent, on the same held-out rows, prompts and random numbers."""
 
-import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fairlead.algos.kl import kl_k1
@@ -25,9 +25,10 @@ from fairlead.config.stages import EvalConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Example, conversation_examples, preference_examples, prompt_examples
 from fairlead.data.language import is_chinese
-from fairlead.data.load import check_rejections, read_conversations, read_preferences, read_prompts
-from fairlead.data.starter import resolve_paths
-from fairlead.errors import UserError
+from fairlead.data.load import Loaded, read_conversations, read_preferences, read_prompts
+from fairlead.data.starter import licences, resolve_paths
+from fairlead.errors import ExitCode, UserError
+from fairlead.evaluate import wording
 from fairlead.evaluate.card import model_card
 from fairlead.evaluate.likelihood import measure_likelihoods
 from fairlead.evaluate.preference_accuracy import measure_preferences
@@ -52,7 +53,8 @@ from fairlead.models.build import add_frozen, ready
 from fairlead.models.loading import tokenizer_in
 from fairlead.models.outputs import per_sequence
 from fairlead.models.roles import Roles
-from fairlead.models.sources import Source, resolve
+from fairlead.models.sources import Source, recorded, resolve
+from fairlead.records import Rejection
 from fairlead.rollout.sample import episodes, sample_responses, score_responses, scored_texts
 from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.machine import peak_memory_bytes
@@ -82,31 +84,39 @@ def evaluate(config: EvalConfig) -> Path:
         if _tells(earlier, config, {"model": parent, **judges}):
             known = read_evaluation(earlier / "evaluation.json")
     bench = _Bench.of(config, runtime, subject, parent, reward, known)
-    if runtime.is_main:
-        for note in bench.roles.notes:
-            print(f"eval: {note}", file=sys.stderr, flush=True)
+    for note in bench.roles.notes:
+        runtime.say(f"eval: {note}")
     evaluation, digests = bench.measure()
     if runtime.is_main:
         with lock(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_evaluation(evaluation, folder / "evaluation.json")
-            with Journal(folder / "samples.jsonl") as samples:
-                samples.truncate(0)
-                for row in evaluation.answers:
-                    samples.append({"step": 0, "prompt": row.prompt, "response": row.reply, "score": row.score})
-            parents = {"model": subject, "parent": parent, "reward": reward}
-            manifest = Manifest(
-                kind="report", stage=name, config=config.model_dump(mode="json"), data_digests=digests,
-                parents={k: Parent(path=v.name, digest=v.digest) for k, v in parents.items() if v is not None},
-                versions=package_versions(), num_threads=runtime.num_threads, world_size=runtime.ranks.world_size,
-                seed=runtime.seed, wall_seconds=time.monotonic() - began,
-                peak_memory_bytes=peak_memory_bytes(runtime.device),
-            )  # fmt: skip
-            write_manifest(folder, manifest)
-            write_text(folder / "README.md", model_card(folder))
-            stage_report(folder, None)
+            _save(folder, name, bench, evaluation, digests, time.monotonic() - began)
     runtime.ranks.barrier()
     return folder
+
+
+def _save(
+    folder: Path, name: str, bench: "_Bench", evaluation: Evaluation, digests: Mapping[str, str], seconds: float
+) -> None:
+    """The numbers, the manifest (the commit) and the pages."""
+    write_evaluation(evaluation, folder / "evaluation.json")
+    with Journal(folder / "samples.jsonl") as samples:
+        samples.truncate(0)
+        for row in evaluation.answers:
+            samples.append({"step": 0, "prompt": row.prompt, "response": row.reply, "score": row.score})
+    runtime = bench.runtime
+    roles = {"model": bench.subject, "parent": bench.parent, "reward": bench.reward}
+    models = {role: source for role, source in roles.items() if source is not None}
+    manifest = Manifest(
+        kind="report", stage=name, config=bench.config.model_dump(mode="json"), data_digests=dict(digests),
+        parents={role: Parent(path=source.name, digest=source.digest) for role, source in models.items()},
+        versions=package_versions(), num_threads=runtime.num_threads, world_size=runtime.ranks.world_size,
+        seed=runtime.seed, wall_seconds=seconds, peak_memory_bytes=peak_memory_bytes(runtime.device),
+        facts={"licences": licences([source.name for source in models.values()], digests)},
+    )  # fmt: skip
+    write_manifest(folder, manifest)
+    write_text(folder / "README.md", model_card(folder))
+    stage_report(folder, None)
 
 
 def _report_name(subject: Source) -> str:
@@ -129,9 +139,18 @@ def _tells(folder: Path, config: EvalConfig, models: Mapping[str, Source]) -> bo
 def _parent_of(config: EvalConfig, subject: Source) -> Source | None:
     if config.parent:
         return resolve(config.parent)
-    if subject.manifest and "model" in subject.manifest.parents:
-        return resolve(subject.manifest.parents["model"].path)
-    return None
+    if subject.manifest is None or subject.artifact is None or "model" not in subject.manifest.parents:
+        return None
+    named, base = subject.manifest.parents["model"], subject.manifest.base
+    revision = base.revision or None if base and base.name == named.path else None
+    parent = recorded(named.path, named.digest, subject.artifact, revision=revision)
+    if parent.digest != named.digest:
+        raise UserError(
+            "the parent is not the model any more that this one was made from", where=named.path,
+            got=f"digest {parent.digest[:12]}", want=f"digest {named.digest[:12]}, as {subject.name} says",
+            fix="restore it, or name what to compare with: --parent MODEL", exit_code=ExitCode.BAD_DATA,
+        )  # fmt: skip
+    return parent
 
 
 def _reward_of(config: EvalConfig) -> Source | None:
@@ -163,6 +182,7 @@ class _Bench:
     known: Evaluation | None  # what an earlier report says of the parent, measured in the same way
     roles: Roles
     template: ChatTemplate
+    notes: list[str] = field(default_factory=list)  # which rows are left out
 
     @classmethod
     def of(
@@ -203,7 +223,9 @@ class _Bench:
             summary, likelihoods=likelihoods, parent_likelihoods=parent_likelihoods,
             preferences=self._preferences(digests),
         )  # fmt: skip
-        return (self._answers(evaluation, digests) if policy and self.config.prompts else evaluation), digests
+        if policy and self.config.prompts:
+            evaluation = self._answers(evaluation, digests)
+        return replace(evaluation, notes=tuple(self.notes)), digests
 
     def _conversations(self, digests: dict[str, str]) -> dict[str, list[Example]]:
         if not self.config.conversations:
@@ -211,12 +233,29 @@ class _Bench:
         loaded = read_conversations(resolve_paths(self.config.conversations, cache_folder()))
         digests |= loaded.digests
         groups: dict[str, list[Example]] = {}
+        unusable: list[Rejection] = []
         for name, chinese in ((ENGLISH_REPLIES, False), (CHINESE_REPLIES, True)):
             records = [r for r in loaded.records if is_chinese(r.messages[-1].content) == chinese]
-            examples, _ = conversation_examples(records, self.template, self.config.max_length)
+            examples, rejected = conversation_examples(records, self.template, self.config.max_length)
+            unusable += rejected
             if examples:
                 groups[name] = examples
+        self._leave_out("conversations", loaded, unusable)
         return groups
+
+    def _leave_out(self, what: str, loaded: Loaded, unusable: Sequence[Rejection]) -> None:
+        """Say how many rows cannot be measured, and why; UserError when none is left."""
+        rejected = [*loaded.rejections, *unusable]
+        if not rejected:
+            return
+        why = "; ".join(f"{n} × {reason}" for reason, n in Counter(r.reason for r in rejected).most_common(3))
+        if len(rejected) == loaded.num_rows:
+            raise UserError(
+                f"none of the {what} can be measured", where=", ".join(loaded.digests), got=why,
+                fix="raise max_length, or mend the rows", exit_code=ExitCode.BAD_DATA,
+            )  # fmt: skip
+        self.notes.append(f"{len(rejected)} of {loaded.num_rows} {what} are left out: {why}")
+        self.runtime.say(f"eval: {self.notes[-1]}")
 
     def _likelihoods(self, role: str, groups: dict[str, list[Example]]) -> tuple[Likelihood, ...]:
         return measure_likelihoods(self.roles, role, groups, self.config.batch, self.runtime)
@@ -229,16 +268,23 @@ class _Bench:
         for path in resolve_paths(self.config.preferences, cache_folder()):
             loaded = read_preferences([path])
             digests |= loaded.digests
-            pairs, _ = preference_examples(loaded.records, self.template, self.config.max_length, end_token=end_token)
+            pairs, unusable = preference_examples(
+                loaded.records, self.template, self.config.max_length, end_token=end_token
+            )
+            self._leave_out(f"rows of {path.name}", loaded, unusable)
             groups[_group_name(path)] = pairs[: self.config.max_pairs] if self.config.max_pairs else pairs
         return measure_preferences(self.roles, role, groups, self.config.batch, self.runtime)
 
     def _answers(self, evaluation: Evaluation, digests: dict[str, str]) -> Evaluation:
         loaded = read_prompts(resolve_paths(self.config.prompts, cache_folder()))
         digests |= loaded.digests
-        records = loaded.records[: self.config.max_prompts] if self.config.max_prompts else loaded.records
-        prompts, too_long = prompt_examples(records, self.template, self.config.max_length)
-        check_rejections(too_long, len(records), max_reject_rate=0.0)
+        prompts, unusable = prompt_examples(loaded.records, self.template, self.config.max_length)
+        self._leave_out("prompts", loaded, unusable)
+        left_out = {f"{rejected.path}:{rejected.line}" for rejected in unusable}
+        records = [record for record in loaded.records if record.source not in left_out]
+        count = self.config.max_prompts or len(records)
+        records, prompts = records[:count], prompts[:count]
+        assert len(records) == len(prompts)
         seed = self.runtime.seed
         child = self._said_by("policy", prompts)
         before = self._said_before(prompts)
@@ -315,4 +361,4 @@ def _score_at(reward: Source) -> str:
 
 
 def _name(source: Source) -> str:
-    return source.artifact.name if source.artifact else source.name
+    return wording.place(source.name)

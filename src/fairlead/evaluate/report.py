@@ -12,11 +12,12 @@ from typing import Any
 import minijinja
 
 from fairlead.artifacts.atomic import write_text
+from fairlead.artifacts.stages import preferred
 from fairlead.evaluate import wording
 from fairlead.evaluate.curves import Figure, stage_figures
 from fairlead.evaluate.scoreboard import board
 from fairlead.evaluate.stage_folder import StageFolder, read_stage
-from fairlead.evaluate.summary import Evaluation, PreferenceAccuracy, StageSummary
+from fairlead.evaluate.summary import Evaluation, StageSummary
 from fairlead.evaluate.tables import all_claims, fill_from_parent, label, measures, tiles
 from fairlead.evaluate.verdicts import claims
 
@@ -55,7 +56,8 @@ def stage_report(folder: Path, parent: Path | None = None) -> Path:
         "tiles": tiles(evaluation),
         "claims": claims(evaluation),
         "measures": measures(evaluation),
-        "preferences": _preferences(evaluation.preferences),
+        "preferences": _preferences(evaluation),
+        "notes": list(evaluation.notes),
         "figures": _safe(stage_figures(stage.metrics, evaluation, names)),
         "answers": _answers(evaluation, names),
         "samples": _samples(stage),
@@ -82,7 +84,7 @@ def journey_report(run: Path, stages: Sequence[Path], *, title: str, notes: Sequ
     context = {
         "title": title,
         "name": run.name,
-        "notes": list(notes),
+        "notes": [*notes, *(f"{label(e.stage.stage)}: {note}" for e in evaluations for note in e.notes)],
         "tiles": [tile for evaluation in evaluations for tile in tiles(evaluation)],
         "claims": verdicts,
         "held": sum(claim.holds for claim in verdicts),
@@ -90,12 +92,13 @@ def journey_report(run: Path, stages: Sequence[Path], *, title: str, notes: Sequ
         "total_wall": wording.duration(sum(stage.wall_seconds for stage in read)),
         "models": models.models,
         "numbers": models.number_rows(),
-        "preferences": _preferences([one for evaluation in evaluations for one in evaluation.preferences]),
+        "preferences": [row for evaluation in evaluations for row in _preferences(evaluation)],
         "figures": _safe(_journey_figures(read)),
         "answers": _answer_rows(models.reply_rows()),
         "licences": sorted({item for stage in read for item in stage.licences.items()}),
         "digests": sorted({item for stage in read for item in stage.manifest.data_digests.items()}),
         "split_digest": next((stage.split_digest for stage in read if stage.split_digest), ""),
+        "normalises": any(stage.manifest.config.get("normalise_scores") for stage in read),
         "machine": _machine(read),
         "chat": _chat(read),
         "max_answers": MAX_ANSWERS,
@@ -129,7 +132,7 @@ def stage_evaluation(stage: StageFolder) -> Evaluation:
     evaluation = stage.evaluation or Evaluation(StageSummary(manifest.stage, manifest.kind))
     summary = evaluation.stage
     policy = manifest.parents.get("policy")
-    parent = summary.parent or (Path(policy.path).name if policy else "")
+    parent = wording.place(summary.parent) or (Path(policy.path).name if policy else "")
     return replace(evaluation, stage=replace(summary, model=summary.model or stage.path.name, parent=parent))
 
 
@@ -140,19 +143,25 @@ def _names(evaluation: Evaluation, parent: StageFolder | None) -> tuple[str, str
     return (f"{before} (before)", f"{after} (after)") if before == after else (before, after)
 
 
-def _preferences(measured: Sequence[PreferenceAccuracy]) -> list[dict[str, str]]:
+def _preferences(evaluation: Evaluation) -> list[dict[str, Any]]:
+    judges = {
+        "reward model": "the reward model's score",
+        "log-probability": f"its log-probability under {label(evaluation.stage.stage)}",
+    }
     return [
         {
             "name": one.name,
             "accuracy": wording.percent(one.accuracy),
             "interval": wording.between(one.low, one.high, wording.percent),
             "pairs": wording.count(one.num_pairs),
+            "judge": judges[one.scorer],
+            "claimed": evaluation.stage.stage == "reward",  # see verdicts.py
             "rule": one.length_rule,
             "rule_accuracy": wording.percent(one.length_rule_accuracy),
             "margin": wording.signed(one.mean_margin),
             "spread": wording.fixed(one.score_std),
         }
-        for one in measured
+        for one in evaluation.preferences
     ]
 
 
@@ -198,7 +207,7 @@ def _samples(stage: StageFolder, most: int = 6) -> list[dict[str, str]]:
 def _facts(stage: StageFolder) -> list[tuple[str, str]]:
     """Sizes, clock and memory: what it took."""
     manifest = stage.manifest
-    base = manifest.base.name if manifest.base else ""
+    base = wording.place(manifest.base.name) if manifest.base else ""
     found = [
         ("Used", wording.sizes(stage.sizes)),
         ("Wall time", wording.duration(stage.wall_seconds) if stage.wall_seconds else ""),
@@ -266,16 +275,15 @@ def _journey_names(evaluation: Evaluation, stages: Sequence[StageFolder]) -> tup
 
 def _chat(stages: Sequence[StageFolder]) -> str:
     """The command to talk to the result: PPO's policy if there is one, else the last policy."""
-    policies = [stage for stage in stages if stage.manifest.kind == "policy"]
-    ppo = [stage for stage in policies if stage.manifest.stage == "ppo"]
-    return f"fairlead chat {shlex.quote(str((ppo or policies)[-1].path))}" if policies else ""
+    chosen = preferred([stage.path for stage in stages if stage.manifest.kind == "policy"])
+    return f"fairlead chat {shlex.quote(str(chosen))}" if chosen else ""
 
 
 def _machine(stages: Sequence[StageFolder]) -> str:
-    """One line on versions and threads, of the first stage that says them."""
+    """One line on versions and threads, of the first stage that ran a model."""
     for stage in stages:
         manifest = stage.manifest
-        if manifest.versions:
+        if manifest.num_threads:
             versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
             return f"Processes: {manifest.world_size}, {manifest.num_threads} threads each. Versions: {versions}."
     return ""

@@ -8,7 +8,8 @@ One file is one `Evaluation`, written and read by `write_evaluation` and `read_e
      "parent_likelihoods": [...], "preferences": [{"name": "held-out pairs", "accuracy": 0.79, "low": ..., ...}],
      "rewards": {"num_prompts": 128, "paired_difference": 0.6, ...}, "scores": [...], "parent_scores": [...],
      "probes": {...}, "parent_probes": {...}, "kl": {"mean_sequence_kl": 3.1, "low": 2.8, "high": 3.4},
-     "answers": [{"prompt": "...", "reply": "...", "parent_reply": "...", "score": 1.2, "parent_score": 0.1}]}
+     "answers": [{"prompt": "...", "reply": "...", "parent_reply": "...", "score": 1.2, "parent_score": 0.1}],
+     "notes": ["2 of 40 prompts are left out: ..."]}
 
 Losses and KL are in nats, lengths in tokens, times in seconds. Intervals are 95 %.
 """
@@ -33,6 +34,7 @@ ENGLISH_REPLIES = "English replies"
 """Name of the likelihood on held-out English rows."""
 
 LengthRule = Literal["shorter wins", "longer wins"]
+Scorer = Literal["reward model", "log-probability"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class PreferenceAccuracy:
     length_rule_accuracy: float
     mean_margin: float  # chosen minus rejected
     score_std: float  # over all responses; near 0 means a collapsed reward model
+    scorer: Scorer = "reward model"  # or the log-probability of the whole response under the policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,7 @@ class Evaluation:
     parent_probes: Probes | None = None
     kl: Kl | None = None
     answers: tuple[Answer, ...] = ()
+    notes: tuple[str, ...] = ()  # which rows could not be measured, and why
 
 
 def likelihood(name: str, total_loss: float, num_tokens: int) -> Likelihood:
@@ -165,6 +169,8 @@ def preference_accuracy(
     rejected_scores: Sequence[float],
     chosen_lengths: Sequence[int],
     rejected_lengths: Sequence[int],
+    *,
+    scorer: Scorer = "reward model",
 ) -> PreferenceAccuracy:
     """Accuracy of scores on pairs with a Wilson interval, beside the best length-only rule on the same pairs."""
     rule, rule_accuracy = best_length_rule(chosen_lengths, rejected_lengths)
@@ -184,6 +190,7 @@ def preference_accuracy(
         length_rule_accuracy=rule_accuracy,
         mean_margin=float(np.mean(chosen - rejected)),
         score_std=float(np.std(np.concatenate([chosen, rejected]))),
+        scorer=scorer,
     )
 
 

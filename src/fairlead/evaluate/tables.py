@@ -70,7 +70,7 @@ def measures(evaluation: Evaluation) -> list[Measure]:
 
 
 def _likelihood(before: Likelihood | None, after: Likelihood) -> list[Measure]:
-    loss = "Average surprise per token of {} it never trained on, in nats ({} tokens). Lower is better."
+    loss = "Average surprise per token of held-out {}, in nats ({} tokens). Lower is better."
     perplexity = "Between how many equally likely tokens it hesitates, on average. Lower is better."
     name = after.name
     return [
@@ -207,7 +207,10 @@ def _accuracy_tile(evaluation: Evaluation) -> Tile:
         f"best length-only rule {percent(measured.length_rule_accuracy)}"
     )
     beats = measured.low > measured.length_rule_accuracy
-    return Tile("Reward model's accuracy", percent(measured.accuracy), note, _tone(beats, not beats))
+    name = "Reward model's accuracy"
+    if measured.scorer == "log-probability":
+        name, note = f"Accuracy of {_name(evaluation)}", f"{note}; judged by its log-probability of each reply"
+    return Tile(name, percent(measured.accuracy), note, _tone(beats, not beats))
 
 
 def _name(evaluation: Evaluation) -> str:

@@ -3,6 +3,7 @@
 import math
 import unicodedata
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 
 def percent(share: float) -> str:
@@ -58,6 +59,11 @@ def count(number: float) -> str:
 def sizes(named: Mapping[str, int]) -> str:
     """{"rows": 330, "tokens": 81234} as "330 rows, 81 234 tokens"."""
     return ", ".join(f"{count(number)} {name.replace('_', ' ')}" for name, number in named.items())
+
+
+def place(name: str) -> str:
+    """A model's folder by its last name, which means something to others; starter names and hub ids as they are."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def readable(text: str) -> str:

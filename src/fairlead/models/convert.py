@@ -1,4 +1,4 @@
-"""A GGUF file becomes a Hugging Face folder, once, verified by its manifest on every later use."""
+"""A GGUF file becomes a Hugging Face folder, once, and is verified on every later use."""
 
 import shutil
 from pathlib import Path
@@ -7,20 +7,22 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from fairlead.artifacts.atomic import new_folder, write_text
-from fairlead.artifacts.hashing import sha256_file
+from fairlead.artifacts.hashing import sha256_file, sha256_folder
 
 CONVERTED_FROM = "converted_from.sha256"
+CONVERTED_TO = ".converted_to.sha256"  # hidden, so not part of the digest that it holds
 
 
-def converted_gguf(gguf: Path, folder: Path) -> Path:
-    """The folder with safetensors, config and tokenizer made from `gguf`; made now unless it is there already.
+def converted_gguf(gguf: Path, folder: Path) -> str:
+    """Make the folder with safetensors, config and tokenizer, unless it is there as it was made; returns its digest.
 
     Weights are dequantised to bfloat16, which holds every value of the 4-bit formats to its own precision.
     """
     digest = sha256_file(gguf)
-    mark = folder / CONVERTED_FROM
-    if mark.is_file() and mark.read_text().strip() == digest:
-        return folder
+    if _text(folder / CONVERTED_FROM) == digest and (wanted := _text(folder / CONVERTED_TO)):
+        made = sha256_folder(folder)
+        if made == wanted:
+            return made
     folder.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(folder, replace=True) as fresh:
         model = AutoModelForCausalLM.from_pretrained(
@@ -31,7 +33,13 @@ def converted_gguf(gguf: Path, folder: Path) -> Path:
         model.to(torch.bfloat16).save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
         write_text(fresh / CONVERTED_FROM, digest + "\n")
-    return folder
+        made = sha256_folder(fresh)
+        write_text(fresh / CONVERTED_TO, made + "\n")
+    return made
+
+
+def _text(path: Path) -> str:
+    return path.read_text().strip() if path.is_file() else ""
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

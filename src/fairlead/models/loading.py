@@ -16,7 +16,7 @@ from fairlead.data.examples import Example
 from fairlead.errors import ExitCode, UserError
 from fairlead.models import attention
 from fairlead.models.forward import hidden_states
-from fairlead.models.sources import resolve
+from fairlead.models.sources import Source, resolve
 
 # Our own lines say what is loaded; the library's bars and hints would drown them.
 transformers_logging.disable_progress_bar()
@@ -88,6 +88,22 @@ def input_embedding(model: PreTrainedModel) -> nn.Embedding:
     embedding = model.get_input_embeddings()
     assert isinstance(embedding, nn.Embedding), type(model)
     return embedding
+
+
+def context_length(folder: Path) -> int | None:
+    """Tokens that the model of this folder has positions for; None where its architecture sets no limit."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return getattr(config, "max_position_embeddings", None)
+
+
+def require_context(source: Source, num_tokens: int) -> None:
+    """UserError when sequences of this many tokens would leave the model's context."""
+    limit = context_length(source.base.folder)
+    if limit is not None and num_tokens > limit:
+        raise UserError(
+            "the model's context is too short", where=source.name, got=f"sequences of up to {num_tokens} tokens",
+            want=f"at most {limit}", fix=f"lower max_length (and max_new_tokens) to {limit} tokens in all",
+        )  # fmt: skip
 
 
 def _padded(model: PreTrainedModel) -> PreTrainedModel:

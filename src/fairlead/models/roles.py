@@ -8,6 +8,7 @@ would give silently wrong gradients. So: one backward per role, and a forward of
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -53,6 +54,8 @@ class Roles(nn.Module):
         self.roles: dict[str, Role] = {}
         self.packed: dict[str, bool] = {}
         self.notes: list[str] = []  # what the user should know of how the models run
+        self.dtype = torch.float32  # of compute; see build.py's `ready`
+        self.tokenizer: Path | None = None  # folder of the tokenizer that all roles share
         self._awaiting_backward: str | None = None
         self._layers: dict[str, list[adapters.BaseTunerLayer]] = {}  # of each backbone, with the adapter in use
         self._active: dict[str, str | None] = {}
@@ -61,8 +64,13 @@ class Roles(nn.Module):
         """A causal language model that roles can stand on."""
         self.backbones[name] = loaded.model
         self.packed[name] = loaded.packed
-        if loaded.note and loaded.note not in self.notes:
-            self.notes.append(loaded.note)
+        if loaded.note:
+            self.note(loaded.note)
+
+    def note(self, text: str) -> None:
+        """Something the user should know, told once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def add_role(self, name: str, role: Role, *, head: Float[Tensor, "1 D"] | None = None) -> None:
         """Declare a role; scorers need a head: given, or drawn from N(0, 1/sqrt(d+1)) (N+ details, 2024)."""

@@ -20,14 +20,15 @@ from fairlead.runtime.ranks import full
 def role_tensors(roles: Roles, role: str) -> dict[str, Tensor]:
     """The role's weights as they will stand in the file; under sharding every rank must call.
 
-    Masters of bf16 adapters live in the optimizer; what is saved is what computed.
+    The fp32 masters live in the optimizer, or are the parameters themselves under sharding; what is saved is what
+    computed, in its precision, so every layout of ranks writes the same file.
     """
     spec = roles.roles[role]
     if spec.adapter is not None:
         state = adapters.adapter_state(roles.adapted(spec.backbone), spec.adapter)
     else:
         state = roles.causal_lm(role).state_dict()
-    tensors = {name: full(tensor).detach().cpu().contiguous() for name, tensor in state.items()}
+    tensors = {name: full(tensor).detach().to(roles.dtype).cpu().contiguous() for name, tensor in state.items()}
     if role in roles.heads:
         tensors["score.weight"] = full(roles.head(role).weight).detach().cpu().contiguous()
     return tensors
@@ -45,7 +46,7 @@ def write_role(
         assert isinstance(config, adapters.PeftLoraConfig)
         adapters.write_adapter(folder, tensors, config, base=_public_name(base), head=head)
     else:
-        _write_whole(folder, roles.causal_lm(role), tensors, head, pad_token_id)
+        _write_whole(folder, roles.causal_lm(role), roles.dtype, tensors, head, pad_token_id)
     copy_tokenizer(base.folder, folder)
 
 
@@ -55,12 +56,13 @@ def _public_name(base: BaseWeights) -> str:
 
 
 def _write_whole(
-    folder: Path, model: PreTrainedModel, tensors: dict[str, Tensor], head: Tensor | None, pad_token_id: int | None
-) -> None:
-    config: dict[str, Any] = model.config.to_diff_dict() | {"dtype": str(model.dtype).removeprefix("torch.")}
+    folder: Path, model: PreTrainedModel, dtype: torch.dtype, tensors: dict[str, Tensor], head: Tensor | None,
+    pad_token_id: int | None,
+) -> None:  # fmt: skip
+    config: dict[str, Any] = model.config.to_diff_dict() | {"dtype": str(dtype).removeprefix("torch.")}
     config.pop("_attn_implementation", None)
     tied = {name for name in (getattr(model, "_tied_weights_keys", None) or {}) if model.config.tie_word_embeddings}
-    tensors = {name: tensor.to(model.dtype) for name, tensor in tensors.items() if name not in tied}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in tied}
     if head is None:
         config["architectures"] = [type(model).__name__]
         if model.generation_config is not None:

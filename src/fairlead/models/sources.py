@@ -7,8 +7,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from fairlead.artifacts.hashing import sha256_folder
-from fairlead.artifacts.manifest import Manifest, digest, read_manifest, verify
+from fairlead.artifacts.manifest import Manifest, digest, verify
 from fairlead.artifacts.model_folder import check_model_folder
+from fairlead.artifacts.stages import is_run, policy_of
 from fairlead.data.starter import STARTER_MODELS, starter
 from fairlead.errors import ExitCode, UserError
 from fairlead.models.convert import converted_gguf
@@ -19,7 +20,10 @@ ALLOWED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt"
 
 @dataclass(frozen=True)
 class BaseWeights:
-    """A folder of whole weights. `name` and `revision` say where it came from, `digest` what it holds."""
+    """A folder of whole weights. `name` and `revision` say where it came from, `digest` what it holds.
+
+    The name is a starter name, a hub id or an absolute path, so that it means the same in every working folder.
+    """
 
     name: str
     folder: Path
@@ -60,8 +64,8 @@ def resolve(name: str, *, revision: str | None = None) -> Source:
     path = Path(name)
     if (path / "manifest.json").is_file():
         return _artifact(path)
-    if path.is_dir() and (stages := _policies(path)):
-        return _artifact(stages[-1])
+    if is_run(path):
+        return _artifact(policy_of(path))
     if path.is_dir():
         facts = check_model_folder(path)
         if facts.kind == "adapter":
@@ -70,7 +74,8 @@ def resolve(name: str, *, revision: str | None = None) -> Source:
                 want="a stage folder made by fairlead, or a folder of whole weights",
                 fix="merge it into its base first, or pass the base",
             )  # fmt: skip
-        return Source(name, BaseWeights(name, path, sha256_folder(path)))
+        place = str(path.absolute())
+        return Source(place, BaseWeights(place, path, sha256_folder(path)))
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise UserError(
             "there is no such model", where=name,
@@ -80,16 +85,24 @@ def resolve(name: str, *, revision: str | None = None) -> Source:
     return Source(name, _hub(name, revision))
 
 
-def _policies(run: Path) -> list[Path]:
-    """Finished policy stages of a run folder, in order."""
-    stages = sorted(folder for folder in run.iterdir() if (folder / "manifest.json").is_file())
-    return [stage for stage in stages if read_manifest(stage).kind == "policy"]
+def recorded(name: str, want: str, artifact: Path, *, revision: str | None = None) -> Source:
+    """The model of digest `want` that an artifact was made from, by the name it has in the manifest.
+
+    It is looked for beside the artifact first, for a run may have been moved or copied. The caller compares digests:
+    where the name leads to other weights, those are returned.
+    """
+    beside = artifact.absolute().with_name(Path(name).name)
+    if beside != artifact.absolute() and (beside / "manifest.json").is_file():
+        found = resolve(str(beside))
+        if want in (found.digest, found.base.digest):
+            return found
+    return resolve(name, revision=revision)
 
 
 def _starter(name: str) -> BaseWeights:
     cache = cache_folder()
-    folder = converted_gguf(starter(cache).gguf, cache / "models" / name)
-    return BaseWeights(name, folder, sha256_folder(folder))
+    folder = cache / "models" / name
+    return BaseWeights(name, folder, converted_gguf(starter(cache).gguf, folder))
 
 
 def _hub(name: str, revision: str | None) -> BaseWeights:
@@ -97,9 +110,9 @@ def _hub(name: str, revision: str | None) -> BaseWeights:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=ALLOWED))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise UserError(
-            "the model could not be had from the hub and is not in its cache", where=name,
-            got=f"{type(error).__name__}", want="a reachable hub, or the model in HF_HOME",
-            fix="pass --model PATH of a folder on disk, or leave --model away to use the starter model",
+            "there is no such folder, and as a hub id (owner/name) it could not be had", where=name,
+            got=f"{type(error).__name__}", want="a folder that is there, a reachable hub, or the model in HF_HOME",
+            fix="check the path, pass --model PATH of a folder on disk, or leave --model away to use the starter model",
             exit_code=ExitCode.MISSING_INPUT,
         ) from error  # fmt: skip
     check_model_folder(folder)
@@ -107,8 +120,8 @@ def _hub(name: str, revision: str | None) -> BaseWeights:
 
 
 def _artifact(folder: Path) -> Source:
-    manifest = read_manifest(folder)
-    verify(folder)
+    manifest = verify(folder)
+    place = str(folder.absolute())
     model = folder / "model"
     if not model.is_dir():
         raise UserError(
@@ -119,15 +132,15 @@ def _artifact(folder: Path) -> Source:
     head = model / ("adapter_model.safetensors" if facts.kind == "adapter" else "model.safetensors")
     scores = head if manifest.kind in ("reward", "critic") else None
     if facts.kind == "base":
-        base = BaseWeights(str(folder), model, sha256_folder(model))
-        return Source(str(folder), base, head=scores, artifact=folder, manifest=manifest)
+        base = BaseWeights(place, model, sha256_folder(model))
+        return Source(place, base, head=scores, artifact=folder, manifest=manifest)
     named = manifest.base
     assert named is not None, f"{folder} holds an adapter and names no base"
-    found = resolve(named.name, revision=named.revision or None).base
+    found = recorded(named.name, named.digest, folder, revision=named.revision or None).base
     if found.digest != named.digest:
         raise UserError(
             "the adapter was trained on other base weights", where=str(folder),
             got=f"base {named.name} with digest {found.digest[:12]}", want=f"digest {named.digest[:12]}",
             fix="restore the base folder it was trained on, or train the adapter again", exit_code=ExitCode.BAD_DATA,
         )  # fmt: skip
-    return Source(str(folder), found, adapter=model, head=scores, artifact=folder, manifest=manifest)
+    return Source(place, found, adapter=model, head=scores, artifact=folder, manifest=manifest)

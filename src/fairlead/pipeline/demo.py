@@ -1,7 +1,8 @@
 """`fairlead demo`: the shipped journey on starter assets, whole or quick, with or without the DPO branch."""
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,14 +23,26 @@ DPO = (
 )  # fmt: skip
 
 
-def run_demo(*, output: str, quick: bool, branches: Sequence[str], overrides: Sequence[str], dry_run: bool) -> Path:
-    """Fetch the starter assets if they are not there, then run the journey; returns the run's folder."""
-    fetch(cache_folder(), say=_say)
+def run_demo(
+    *,
+    output: str,
+    quick: bool,
+    branches: Sequence[str],
+    overrides: Sequence[str],
+    dry_run: bool,
+    check: Callable[[JourneyConfig], None],
+) -> Path:
+    """Fetch the starter assets if they are not there, then run the journey; returns the run's folder.
+
+    check: looks at the journey before its first stage, as for any recipe.
+    """
     changes = [*(QUICK if quick else ()), *(DPO if "dpo" in branches else ()), f"output={output}", *overrides]
     journey = load(JourneyConfig, shipped_recipe("demo"), changes)
+    fetch(cache_folder(), say=_say)
+    check(journey)
     run = run_config(journey.model_copy(update={"notes": (STARTER_NOTE, *journey.notes)}), dry_run=dry_run)
     if not dry_run:
-        _say(f"\nTalk to it:  fairlead chat {run}\nLook at it:  {run / 'report.html'}")
+        _say(f"\nTalk to it:  fairlead chat {shlex.quote(str(run))}\nLook at it:  {run / 'report.html'}")
     return run
 
 

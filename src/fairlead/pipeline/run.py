@@ -1,7 +1,6 @@
 """Running a journey: every stage of a recipe in order, then one report."""
 
 import gc
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +13,13 @@ from fairlead.config.journey import STAGES, JourneyConfig
 from fairlead.config.parse import parse_mapping
 from fairlead.config.section import Section
 from fairlead.config.show import recipe_text
+from fairlead.errors import UserError
 from fairlead.evaluate.evaluate import evaluate
 from fairlead.evaluate.report import journey_report
 from fairlead.pipeline.datasets import make_pairs, split_rows
 from fairlead.pipeline.estimate import describe, estimate
 from fairlead.runtime.progress import followed_by, minutes
+from fairlead.runtime.start import Runtime, start
 from fairlead.train.dpo import train_dpo
 from fairlead.train.ppo import train_ppo
 from fairlead.train.reward import train_reward
@@ -33,31 +34,49 @@ def run_config(journey: JourneyConfig, *, dry_run: bool = False) -> Path:
     run = Path(journey.output)
     planned = [name for name in STAGES if getattr(journey, name) is not None]
     foreseen = estimate(journey, planned)
+    runtime = start(journey.runtime)
     if dry_run:
         print(recipe_text(journey))
-        _say(describe(foreseen))
+        runtime.say(describe(foreseen))
         return run
-    run.mkdir(parents=True, exist_ok=True)
-    write_text(run / "recipe.yaml", recipe_text(journey))
     done: list[Path] = []
-    plan = _Plan(run, {name: part.seconds for name, part in foreseen.items()})
-    for name in planned:
-        with plan.at(name):
-            done.append(_run_stage(journey, name, run))
-        gc.collect()  # modules with hooks are cycles; the next stage loads its own
-    if journey.eval is not None:
-        with plan.at("eval"):
-            done += [_measure(journey, name, run) for name in MEASURED if name in planned]
-    report = journey_report(run, done, title=journey.title, notes=journey.notes)
-    _say(f"report: {report}")
+    plan = _Plan(run, {name: part.seconds for name, part in foreseen.items()}, runtime)
+    with _recipe_of(run, recipe_text(journey), runtime):
+        for name in planned:
+            with plan.at(name):
+                done.append(_run_stage(journey, name, run, runtime))
+            gc.collect()  # modules with hooks are cycles; the next stage loads its own
+        if journey.eval is not None:
+            with plan.at("eval"):
+                done += [_measure(journey, name, run) for name in MEASURED if name in planned]
+    if runtime.is_main:
+        runtime.say(f"report: {journey_report(run, done, title=journey.title, notes=journey.notes)}")
     return run
+
+
+@contextmanager
+def _recipe_of(run: Path, text: str, runtime: Runtime) -> Iterator[None]:
+    """Keep the recipe in the run's folder; one that a stage refuses does not replace the one the run was made with."""
+    path = run / "recipe.yaml"
+    before = path.read_text(encoding="utf-8") if path.is_file() else None
+    runtime.ranks.barrier()
+    if runtime.is_main:
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    try:
+        yield
+    except UserError:
+        if runtime.is_main and before is not None:
+            write_text(path, before)
+        raise
 
 
 class _Plan:
     """Where a journey is, and how long the rest takes: the estimates, corrected by what the stages so far took."""
 
-    def __init__(self, run: Path, foreseen: Mapping[str, float]) -> None:
-        self._run, self._foreseen = run, foreseen  # seconds of each stage, in order
+    def __init__(self, run: Path, foreseen: Mapping[str, float], runtime: Runtime) -> None:
+        self._run, self._runtime = run, runtime
+        self._foreseen = foreseen  # seconds of each stage, in order
         self._timed: dict[str, float] = {}
 
     @contextmanager
@@ -67,7 +86,7 @@ class _Plan:
         position = names.index(name)
         later = self._pace() * sum(self._foreseen[other] for other in names[position + 1 :])
         rest = later + self._pace() * self._foreseen[name]
-        _say(f"[{position + 1}/{len(names)}] {name}: about {minutes(rest)} left of the journey")
+        self._runtime.say(f"[{position + 1}/{len(names)}] {name}: about {minutes(rest)} left of the journey")
         whole = not stage_folder(self._run, name).exists()  # a part of a stage says nothing about the pace
         began = time.monotonic()
         with followed_by(later):
@@ -81,10 +100,10 @@ class _Plan:
         return (sum(self._timed.values()) + TRUST_SECONDS) / (foreseen + TRUST_SECONDS)
 
 
-def _run_stage(journey: JourneyConfig, name: str, run: Path) -> Path:
+def _run_stage(journey: JourneyConfig, name: str, run: Path, runtime: Runtime) -> Path:
     config = in_run(journey, name, run)
     if name == "split":
-        return split_rows(config, run, seed=journey.runtime.seed)
+        return split_rows(config, run, runtime)
     if name == "replies":
         return make_pairs(config, run)
     trainers: dict[str, Callable[[Any], Path]] = {
@@ -119,7 +138,3 @@ def _resolved(value: Any, run: Path) -> Any:
     stage, _, rest = value[1:].partition("/")  # JourneyConfig knows that the stage is there
     folder = stage_folder(run, stage)
     return str(folder / rest) if rest else str(folder)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

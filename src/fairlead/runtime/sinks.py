@@ -17,12 +17,8 @@ class Sink(Protocol):
         """No more numbers."""
 
 
-def open_sinks(names: tuple[str, ...], run: str, folder: Path, config: dict[str, Any]) -> list[Sink]:
-    """Open the named trackers. Raises UserError naming the extra that is not installed."""
-    return [_open(name, run, folder, config) for name in names]
-
-
-def _open(name: str, run: str, folder: Path, config: dict[str, Any]) -> Sink:
+def open_sink(name: str, run: str, folder: Path, config: dict[str, Any]) -> Sink:
+    """Open the named tracker. Raises UserError naming the extra that is not installed, and whatever the tracker may."""
     try:
         match name:
             case "tensorboard":

@@ -1,6 +1,7 @@
 """Starting a process: rank, device, precision, threads and seed, each decided once with its reason."""
 
 import os
+import sys
 from dataclasses import dataclass
 
 import psutil
@@ -9,6 +10,7 @@ import torch.distributed as dist
 
 from fairlead.config.common import RuntimeConfig
 from fairlead.errors import UserError
+from fairlead.runtime.machine import reset_peak_memory
 from fairlead.runtime.ranks import Ranks
 
 
@@ -34,6 +36,11 @@ class Runtime:
         """Make every later draw of this step a function of (seed, step, rank): nothing to save, nothing to restore."""
         torch.manual_seed((self.seed * 1_000_003 + step) * 4_096 + self.ranks.rank)
 
+    def say(self, text: str) -> None:
+        """A line for the user, from the first rank only."""
+        if self.is_main:
+            print(text, file=sys.stderr, flush=True)
+
     def describe(self) -> str:
         """One line for the user."""
         dtype = str(self.dtype).removeprefix("torch.")
@@ -51,6 +58,7 @@ def start(config: RuntimeConfig) -> Runtime:
     torch.set_num_threads(num_threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    reset_peak_memory(device)
     if world_size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     dtype, reason = _dtype(config.dtype, device)

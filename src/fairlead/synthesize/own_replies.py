@@ -6,27 +6,23 @@ same number of tokens, without an end token, so that a scorer cannot win by coun
 
 from collections.abc import Iterator, Sequence
 
-from fairlead.config.common import SamplingConfig
 from fairlead.data.chat_template import ChatTemplate
-from fairlead.generate.engine import Engine
 from fairlead.records import Conversation, Message, Preference
 
 
 def own_reply_pairs(
-    engine: Engine,
     template: ChatTemplate,
     conversations: Sequence[Conversation],
-    sampling: SamplingConfig,
+    replies: Sequence[tuple[int, ...]],
     *,
     max_tokens: int,
     min_tokens: int,
-    seed: int,
 ) -> list[Preference]:
-    """One pair per conversation, except where the common length is under `min_tokens` or both sides agree."""
-    prompts = [template.encode_prompt(conversation.prompt) for conversation in conversations]
-    seeds = [seed * 65_536 + row for row in range(len(prompts))]
-    replies = engine.generate(prompts, sampling, seeds=seeds)
-    return list(_pairs(template, conversations, [reply.tokens for reply in replies], max_tokens, min_tokens))
+    """One pair per conversation and the tokens that the model replied to its prompt.
+
+    None where the common length is under `min_tokens` or both sides agree.
+    """
+    return list(_pairs(template, conversations, replies, max_tokens, min_tokens))
 
 
 def _pairs(

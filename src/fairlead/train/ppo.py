@@ -30,6 +30,7 @@ from fairlead.errors import UserError
 from fairlead.evaluate.summary import Evaluation, StageSummary
 from fairlead.generate.engine import Engine
 from fairlead.models.build import add_frozen, add_trainable, ready
+from fairlead.models.loading import require_context
 from fairlead.models.roles import Roles
 from fairlead.models.save import role_tensors, write_role
 from fairlead.models.sources import Source, resolve
@@ -38,7 +39,14 @@ from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
 from fairlead.train.optimizer import Optimizer
-from fairlead.train.rows import load_conversations, load_prompts, padding_token, rejects_path, template_of
+from fairlead.train.rows import (
+    load_conversations,
+    load_prompts,
+    padding_token,
+    policy_source,
+    rejects_path,
+    template_of,
+)
 from fairlead.train.stage import Stage, open_stage
 
 SMALLEST_SPREAD = 1e-3  # a reward model whose scores vary less has collapsed; dividing by less would only blow up noise
@@ -47,15 +55,20 @@ SMALLEST_SPREAD = 1e-3  # a reward model whose scores vary less has collapsed; d
 def train_ppo(config: PpoConfig) -> Path:
     """Run or resume the stage; returns its folder, a policy artifact (its critic lies beside the model)."""
     runtime = start(config.runtime)
-    source, reward_source = resolve(config.model.name, revision=config.model.revision), reward_of(config)
+    source = policy_source(config.model, config.sampling.max_new_tokens)
+    reward_source = reward_of(config)
     template = template_of(source)
     parents = {"model": source, "reward": reward_source}
     rejects = rejects_path(config.output, "ppo", runtime)
     prompts = load_prompts(config.data, template, rejects=rejects, seed=runtime.seed)
+    require_context(source, max(map(len, prompts.train)) + config.sampling.max_new_tokens)
     ptx_rows: list[Example] = []
     digests = prompts.digests
     if config.ptx_coef > 0:
-        ptx_data = DataConfig(train=config.ptx_data, held_out_rows=0, max_length=config.data.max_length)
+        ptx_data = DataConfig(
+            train=config.ptx_data, held_out_rows=0, max_length=config.data.max_length,
+            max_reject_rate=config.data.max_reject_rate,
+        )  # fmt: skip
         ptx = load_conversations(ptx_data, template, rejects=None, seed=runtime.seed)
         ptx_rows, digests = ptx.train, digests | ptx.digests
     stage = open_stage("ppo", config, runtime, parents=parents, data_digests=digests)
@@ -218,11 +231,11 @@ class _Learner:
             values = self.roles(batch, "critic")
             old, returns = (mini.of_targets(m, share.rows).to(device) for m in (mini.rollout.values, mini.returns))
             losses = clipped_value_loss(values, old, returns, value_clip=config.value_clip)
-            return config.value_coef * (losses * batch.weights * share.counts).sum() / mini.num_tokens
+            return (losses * batch.weights * share.counts).sum() / mini.num_tokens
 
         loss = accumulate(mini.shares(config, self.runtime), loss_of, self.critic, self.runtime)
         done = self.critic.step(step)
-        return {"value_loss": float(loss) / config.value_coef, "critic_grad_norm": done["grad_norm"]}
+        return {"value_loss": float(loss), "critic_grad_norm": done["grad_norm"]}
 
     def flops_per_token(self) -> float:
         """Work of one token of an episode: drawn once, read by four roles, learnt from by two in every epoch."""

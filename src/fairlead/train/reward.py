@@ -8,29 +8,27 @@ from torch import Tensor
 from fairlead.algos.reward_loss import pairwise_log_exp, pairwise_log_sig
 from fairlead.config.stages import RewardConfig
 from fairlead.data.collate import collate_pairs
-from fairlead.data.examples import PairExample
 from fairlead.data.sampler import step_rows
-from fairlead.evaluate.preference_accuracy import measure_preferences, score_facts
+from fairlead.evaluate.preference_accuracy import accuracy_of, measure_preferences, pair_scores, score_facts
 from fairlead.evaluate.summary import Evaluation, StageSummary
 from fairlead.models.build import add_trainable, ready
 from fairlead.models.roles import Roles
 from fairlead.models.save import role_tensors, write_role
-from fairlead.models.sources import resolve
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
 from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
-from fairlead.train.rows import Rows, load_preferences, padding_token, rejects_path, template_of
+from fairlead.train.rows import load_preferences, padding_token, policy_source, rejects_path, template_of
 from fairlead.train.stage import open_stage
 
-PAIRS_FOR_FACTS = 64  # held-out pairs whose scores give the mean and the spread that ppo normalises by
+PAIRS_FOR_FACTS = 64  # training pairs whose scores give what ppo normalises by, where no pair is held out
 
 
 def train_reward(config: RewardConfig) -> Path:
     """Run or resume the stage; returns its folder, a reward artifact: adapter (or weights) plus `score`."""
     runtime = start(config.runtime)
-    source = resolve(config.model.name, revision=config.model.revision)
+    source = policy_source(config.model, config.data.max_length)
     template = template_of(source)
     parents = {"model": source}
     rejects = rejects_path(config.output, "reward", runtime)
@@ -83,12 +81,14 @@ def train_reward(config: RewardConfig) -> Path:
             stage.record(step + 1, metrics, tokens=num_tokens, rows=len(pairs))
             stage.maybe_save(step + 1, num_steps, lambda: (optimizer.state(), numbers))
 
+        judged = rows.held_out or {"training pairs": rows.train[:PAIRS_FOR_FACTS]}
+        scores = {name: pair_scores(roles, "reward", pairs, config.batch, runtime) for name, pairs in judged.items()}
         sizes = {"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps}
         evaluation = Evaluation(
             StageSummary("reward", "reward", model=stage.folder.name, parent=source.name, sizes=sizes),
-            preferences=measure_preferences(roles, "reward", rows.held_out, config.batch, runtime),
+            preferences=tuple(accuracy_of(name, pairs, scores[name]) for name, pairs in rows.held_out.items()),
         )
-        facts: dict[str, Any] = score_facts(roles, "reward", _known_pairs(rows), config.batch, runtime)
+        facts: dict[str, Any] = score_facts(scores.values())
         tensors = role_tensors(roles, "reward")
 
         def write_model(folder: Path) -> None:
@@ -96,8 +96,3 @@ def train_reward(config: RewardConfig) -> Path:
 
         facts |= {"score_at": config.score_at, "pad_token_id": padding_token(template)}
         return stage.finish("reward", source, write_model, evaluation=evaluation, facts=facts)
-
-
-def _known_pairs(rows: Rows[PairExample]) -> list[PairExample]:
-    """Held-out pairs, or training pairs where there are none."""
-    return ([pair for pairs in rows.held_out.values() for pair in pairs] or rows.train)[:PAIRS_FOR_FACTS]

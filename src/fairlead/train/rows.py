@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from fairlead.artifacts.lock import holder
-from fairlead.artifacts.stages import is_finished, stage_folder
-from fairlead.config.common import DataConfig, RowsConfig
+from fairlead.artifacts.manifest import require_kind
+from fairlead.artifacts.stages import is_taken, stage_folder
+from fairlead.config.common import DataConfig, ModelConfig, RowsConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import (
     Example,
@@ -25,12 +25,12 @@ from fairlead.data.load import (
     read_prompts,
     write_rejections,
 )
-from fairlead.data.split import split_by_prompt
+from fairlead.data.split import split_by_prompt, without_prompts_of
 from fairlead.data.starter import resolve_paths
 from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.summary import CHINESE_REPLIES, ENGLISH_REPLIES
-from fairlead.models.loading import tokenizer_in
-from fairlead.models.sources import Source
+from fairlead.models.loading import require_context, tokenizer_in
+from fairlead.models.sources import Source, resolve
 from fairlead.records import Conversation, Preference, Prompt, Rejection
 from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.start import Runtime
@@ -53,11 +53,19 @@ def template_of(source: Source) -> ChatTemplate:
     return ChatTemplate(tokenizer_in(source.base.folder))
 
 
+def policy_source(model: ModelConfig, max_tokens: int) -> Source:
+    """Where the named policy is; UserError for another kind of artifact, or one whose context has no such length."""
+    source = resolve(model.name, revision=model.revision)
+    if source.manifest is not None and source.artifact is not None:
+        require_kind(source.artifact, ("policy",), wanted_for="model.name")
+    require_context(source, max_tokens)
+    return source
+
+
 def rejects_path(output: str, stage: str, runtime: Runtime) -> Path | None:
     """Where rows set aside are listed; None on other ranks, and for a folder that is finished or in use."""
     folder = stage_folder(Path(output), stage)
-    taken = is_finished(folder) or holder(folder) is not None
-    return folder / "rejects.jsonl" if runtime.is_main and not taken else None
+    return folder / "rejects.jsonl" if runtime.is_main and not is_taken(folder) else None
 
 
 def padding_token(template: ChatTemplate) -> int | None:
@@ -106,31 +114,45 @@ def _load(
     if not data.train:
         raise UserError("no training rows were named", where="data.train", fix="--data FILE")
     loaded = read(resolve_paths(data.train, cache_folder()), rejects=rejects, max_reject_rate=data.max_reject_rate)
-    records = loaded.records[: data.max_rows] if data.max_rows else loaded.records
-    digests = dict(loaded.digests)
-    notes = [f"{path}: {layout}" for path, layout in loaded.layouts.items()]
-    if data.held_out:
-        apart = read(resolve_paths(data.held_out, cache_folder()), rejects=None, max_reject_rate=data.max_reject_rate)
-        held_out, digests = apart.records, digests | dict(apart.digests)
-    else:
-        num_held_out = min(data.held_out_rows, len(records) // 5)
-        split = split_by_prompt(records, parts={"held_out": num_held_out, "train": 1.0}, seed=seed)
-        held_out, records = split.parts["held_out"], split.parts["train"]
-        notes.append(f"split by prompt, {split.num_duplicates} duplicate prompts removed, digest {split.digest[:12]}")
+    records, held_out, digests, notes = _apart(data, loaded, read, seed)
     train, unusable = encode(records)
+    groups: dict[str, list[E]] = {}
+    for name, chinese in ((ENGLISH_REPLIES, False), (CHINESE_REPLIES, True)):
+        group, lost = encode([record for record in held_out if is_chinese(response_of(record)) == chinese])
+        unusable += lost
+        if group:
+            groups[name] = group
+    if rejects is not None and unusable:
+        write_rejections(rejects, (*loaded.rejections, *unusable))
     if not train:
         raise UserError(
             "no usable training row is left", where=", ".join(data.train),
             got=unusable[0].reason if unusable else "0 rows", fix="raise data.max_length, or look at the rows",
             exit_code=ExitCode.BAD_DATA,
         )  # fmt: skip
-    if rejects is not None and unusable:
-        write_rejections(rejects, (*loaded.rejections, *unusable))
-    check_rejections(unusable, len(records), max_reject_rate=data.max_reject_rate, rejects=rejects)
-    groups = {
-        name: encode([record for record in held_out if is_chinese(response_of(record)) == chinese])[0]
-        for name, chinese in ((ENGLISH_REPLIES, False), (CHINESE_REPLIES, True))
-    }
+    check_rejections(unusable, len(records) + len(held_out), max_reject_rate=data.max_reject_rate, rejects=rejects)
     held = sum(map(len, groups.values()))
     notes.append(f"{len(train)} rows to train on, {held} held out, {len(loaded.rejections) + len(unusable)} set aside")
-    return Rows(train, {name: group for name, group in groups.items() if group}, digests, notes)
+    return Rows(train, groups, digests, notes)
+
+
+def _apart(
+    data: DataConfig, loaded: Loaded, read: Callable[..., Loaded], seed: int
+) -> tuple[list, list, dict[str, str], list[str]]:
+    """Records to train on and to hold out, so that no prompt is among both; digests of the files; notes."""
+    records = loaded.records[: data.max_rows] if data.max_rows else loaded.records
+    notes = [f"{path}: {layout}" for path, layout in loaded.layouts.items()]
+    files = read(resolve_paths(data.held_out, cache_folder()), max_reject_rate=data.max_reject_rate)
+    known = without_prompts_of(records, files.records)
+    if records and not known:
+        raise UserError(
+            "the prompt of every training row is held out", where=", ".join(data.train), got=", ".join(data.held_out),
+            fix="hold out other rows, or leave data.held_out away: some are split off", exit_code=ExitCode.BAD_DATA,
+        )  # fmt: skip
+    if len(known) < len(records):
+        notes.append(f"{len(records) - len(known)} training rows left out: their prompts are held out")
+    num_held_out = 0 if data.held_out else min(data.held_out_rows, len(known) // 5)
+    split = split_by_prompt(known, parts={"held_out": num_held_out, "train": 1.0}, seed=seed)
+    notes.append(f"split by prompt, {split.num_duplicates} duplicate rows removed, digest {split.digest[:12]}")
+    held_out = [*files.records, *split.parts["held_out"]]
+    return split.parts["train"], held_out, {**loaded.digests, **files.digests}, notes

@@ -15,20 +15,19 @@ from fairlead.evaluate.summary import Evaluation, Likelihood, StageSummary
 from fairlead.models.build import add_trainable, ready
 from fairlead.models.roles import Roles
 from fairlead.models.save import role_tensors, write_role
-from fairlead.models.sources import resolve
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
 from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
-from fairlead.train.rows import load_conversations, rejects_path, template_of
+from fairlead.train.rows import load_conversations, policy_source, rejects_path, template_of
 from fairlead.train.stage import open_stage
 
 
 def train_sft(config: SftConfig) -> Path:
     """Run or resume the stage; returns its folder, a policy artifact."""
     runtime = start(config.runtime)
-    source = resolve(config.model.name, revision=config.model.revision)
+    source = policy_source(config.model, config.data.max_length)
     parents = {"model": source}
     rejects = rejects_path(config.output, "sft", runtime)
     rows = load_conversations(config.data, template_of(source), rejects=rejects, seed=runtime.seed)

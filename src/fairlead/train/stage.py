@@ -1,7 +1,6 @@
 """One run of one stage on disk: its folder, lock, journals, checkpoints, interruption and end."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from fairlead.artifacts.atomic import sweep, write_text
 from fairlead.artifacts.checkpoints import drop_old_checkpoints
-from fairlead.artifacts.identity import check_identity, inside_run
+from fairlead.artifacts.identity import check_identity, files_by_name, inside_run
 from fairlead.artifacts.journal import Journal
 from fairlead.artifacts.lock import lock
 from fairlead.artifacts.manifest import BaseWeights as ManifestBase
@@ -30,7 +29,7 @@ from fairlead.runtime.checkpoints import TrainingState, load_state, save_state
 from fairlead.runtime.interrupts import Interrupts
 from fairlead.runtime.machine import matrix_rate, peak_memory_bytes
 from fairlead.runtime.progress import Progress
-from fairlead.runtime.sinks import Sink, open_sinks
+from fairlead.runtime.sinks import Sink, open_sink
 from fairlead.runtime.start import Runtime
 
 JOURNALS = ("metrics", "samples")
@@ -64,8 +63,7 @@ class Stage:
 
     def say(self, text: str) -> None:
         """A line for the user."""
-        if self.runtime.is_main:
-            print(text, file=sys.stderr, flush=True)
+        self.runtime.say(text)
 
     def introduce(self, notes: Sequence[str]) -> None:
         """Say where the stage runs and what its rows are."""
@@ -133,7 +131,28 @@ class Stage:
                 sink.log(metrics, step)
             except Exception as error:  # noqa: BLE001 - a tracker may raise anything, of any package
                 self._sinks.remove(sink)
-                self.say(f"warning: a tracker failed and is switched off ({type(error).__name__}: {error})")
+                self._tell_failure(error)
+
+    def _open_sinks(self) -> None:
+        config = self.config.model_dump(mode="json")
+        run = f"{self.folder.parent.name}/{self.folder.name}"
+        for name in self.config.metrics.sinks:
+            try:
+                self._sinks.append(open_sink(name, run, self.folder, config))
+            except UserError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as above
+                self._tell_failure(error)
+
+    def _close_sinks(self) -> None:
+        for sink in self._sinks:
+            try:
+                sink.close()
+            except Exception as error:  # noqa: BLE001 - as above
+                self._tell_failure(error)
+
+    def _tell_failure(self, error: Exception) -> None:
+        self.say(f"warning: a tracker failed and is switched off ({type(error).__name__}: {error})")
 
     def sample(self, row: dict[str, Any]) -> None:
         """One line in samples.jsonl."""
@@ -193,7 +212,7 @@ class Stage:
                     seed=self.runtime.seed,
                     wall_seconds=self._seconds_in_all(),
                     peak_memory_bytes=peak_memory_bytes(self.runtime.device),
-                    facts=dict(facts) | {"licences": licences([base.name, *self.config.data.train])},
+                    facts={**facts, "licences": licences([p.name for p in self.parents.values()], self.data_digests)},
                 ),
             )
             self._write_pages()
@@ -222,11 +241,8 @@ class Stage:
                 check_identity(self.folder, self._identity())
                 for name in (*JOURNALS, "timings"):
                     self._journals[name] = stack.enter_context(Journal(self.folder / f"{name}.jsonl"))
-                config = self.config.model_dump(mode="json")
-                run = f"{self.folder.parent.name}/{self.folder.name}"
-                self._sinks = open_sinks(self.config.metrics.sinks, run, self.folder, config)
-                for sink in self._sinks:
-                    stack.callback(sink.close)
+                stack.callback(self._close_sinks)
+                self._open_sinks()
             self.runtime.ranks.barrier()
             stack.enter_context(self._interrupts)
             yield self
@@ -238,7 +254,7 @@ class Stage:
         identity = {
             "config": self.config.model_dump(mode="json", exclude=FREE_OPTIONS),
             "parents": {role: source.digest for role, source in self.parents.items()},
-            "data": dict(self.data_digests),
+            "data": files_by_name(self.data_digests),
         }
         return inside_run(identity, Path(self.config.output))
 

@@ -1,0 +1,169 @@
+"""`fairlead eval` on tiny stages: rows that cannot be measured, licences, and a run that was moved."""
+
+import shutil
+
+import pytest
+
+from fairlead.artifacts.manifest import digest, read_manifest
+from fairlead.config.common import RuntimeConfig
+from fairlead.config.journey import RepliesConfig, SplitConfig
+from fairlead.config.parse import load
+from fairlead.config.stages import EvalConfig
+from fairlead.data import starter
+from fairlead.errors import ExitCode, UserError
+from fairlead.evaluate.evaluate import evaluate
+from fairlead.evaluate.summary import read_evaluation
+from fairlead.pipeline.datasets import make_pairs, split_rows
+from fairlead.runtime.start import start
+from tiny_stages import conversations, preferences, write_rows
+
+LONG = "the quick brown fox " * 80  # some four hundred tokens
+
+
+def measure(model, output, *overrides):
+    words = (
+        f"model={model}", f"output={output}", "max_length=256", "sampling.max_new_tokens=4", "runtime.device=cpu",
+        "runtime.dtype=float32", "runtime.num_threads=1",
+    )  # fmt: skip
+    return evaluate(load(EvalConfig, None, [*words, *overrides]))
+
+
+@pytest.fixture(scope="module")
+def sft(world, tmp_path_factory):
+    return world.run("sft", tmp_path_factory.mktemp("runs") / "run", "max_steps=1")
+
+
+def talk(prompt, answer):
+    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]}
+
+
+# --- rows that cannot be measured
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [0]])
+def test_prompts_that_are_too_long_are_left_out_and_counted(sft, tmp_path, capsys, rows):
+    """Answers stay beside their own prompts; the count is said at once, and stands on page and card."""
+    known = [talk("hello", "fine"), talk(LONG, "no"), talk("what is fox", "a dog"), talk("today", "thank")]
+    prompts = write_rows(tmp_path / "prompts.jsonl", [known[i] for i in rows])
+    folder = measure(sft, tmp_path / "run", f"prompts={prompts}")
+    evaluation = read_evaluation(folder / "evaluation.json")
+    assert [answer.prompt for answer in evaluation.answers] == ["hello", "what is fox", "today"][: len(rows)]
+    assert evaluation.probes is not None
+    notes = ["1 of 4 prompts are left out: 1 × the prompt has"] if 1 in rows else []
+    assert [note[:47] for note in evaluation.notes] == notes
+    for text in (capsys.readouterr().err, *((folder / name).read_text() for name in ("report.html", "README.md"))):
+        assert ("1 of 4 prompts are left out" in text) == bool(notes)
+
+
+def test_the_first_prompts_are_the_first_that_fit(sft, tmp_path):
+    prompts = write_rows(tmp_path / "p.jsonl", [talk(LONG, "no"), talk("hello", "fine"), talk("today", "thank")])
+    folder = measure(sft, tmp_path / "run", f"prompts={prompts}", "max_prompts=1")
+    assert [answer.prompt for answer in read_evaluation(folder / "evaluation.json").answers] == ["hello"]
+
+
+def test_conversations_and_pairs_that_cannot_be_encoded_are_counted(sft, tmp_path):
+    talks = write_rows(tmp_path / "talks.jsonl", [talk("hello", "fine"), talk(LONG, "gone")])
+    pair = {"prompt": LONG, "chosen": "yes", "rejected": "no"}
+    pairs = write_rows(tmp_path / "pairs.jsonl", [*preferences(3), pair, pair])
+    folder = measure(sft, tmp_path / "run", f"conversations={talks}", f"preferences={pairs}")
+    evaluation = read_evaluation(folder / "evaluation.json")
+    assert evaluation.preferences[0].num_pairs == 3
+    assert evaluation.preferences[0].scorer == "log-probability"
+    first, second = evaluation.notes
+    assert first == "1 of 2 conversations are left out: 1 × no trained token is left within max_length=256"
+    assert second.startswith("2 of 5 rows of pairs.jsonl are left out: 2 × no response token is left")
+
+
+@pytest.mark.parametrize(("option", "what"), [("prompts", "prompts"), ("conversations", "conversations"),
+                                              ("preferences", "rows of rows.jsonl")])  # fmt: skip
+def test_nothing_left_to_measure_is_a_users_error(sft, tmp_path, option, what):
+    rows = preferences(3) if option == "preferences" else conversations(3)
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(UserError, match=f"none of the {what} can be measured") as caught:
+        measure(sft, tmp_path / "run", f"{option}={path}", "max_length=3")
+    assert caught.value.where == str(path)
+    assert "raise max_length" in caught.value.fix
+    assert caught.value.exit_code == ExitCode.BAD_DATA
+
+
+# --- licences
+
+
+@pytest.fixture
+def known_rows(world, monkeypatch):
+    """The world's conversations play a starter dataset."""
+    asset = starter.Asset("rows-1/data/rows.jsonl", starter.sha256_file(world.conversations))
+    licence = "Rows: Apache-2.0. Their answers were written by a commercial model"
+    package = starter.Package("rows", "1", "rows.tar.gz", "", 1, "--no-binary=rows", licence, {"demo_rows": asset})
+    monkeypatch.setattr(starter, "PACKAGES", (starter.WEIGHTS, package))
+
+
+@pytest.mark.usefixtures("known_rows")
+def test_licences_go_down_the_chain_to_cards_and_pages(world, tmp_path):
+    """From known rows through a split, sft and own replies to a reward model and its measuring."""
+    run = tmp_path / "run"
+    names = SplitConfig(
+        sources=(str(world.conversations),), sft=10, preference=10, max_prompt_tokens=400, tokenizer=str(world.model)
+    )
+    split = split_rows(names, run, start(RuntimeConfig(device="cpu", num_threads=1)))
+    sft = world.run("sft", run, f"data.train={split / 'sft.jsonl'}", "max_steps=1")
+    machine = ("runtime.device=cpu", "runtime.dtype=float32", "runtime.num_threads=1", "sampling.max_new_tokens=6")
+    words = (f"model={sft}", f"train={split / 'preference.jsonl'}", "min_tokens=1", "max_tokens=6", *machine)
+    replies = make_pairs(load(RepliesConfig, None, words), run)
+    own = write_rows(tmp_path / "own.jsonl", preferences(20))
+    reward = world.run(
+        "reward",
+        run,
+        f"model.name={sft}",
+        f"data.train={own}",
+        f"data.held_out={replies / 'train.jsonl'}",
+        "max_steps=1",
+    )
+    other = write_rows(tmp_path / "other.jsonl", preferences(5, seed=3))
+    report = measure(reward, run, f"preferences={other}")
+
+    expected = {"demo_rows": "Apache-2.0. Their answers were written by a commercial model"}
+    for stage, more in ((split, ""), (sft, "model"), (replies, ""), (reward, "own.jsonl"), (report, "other.jsonl")):
+        expected |= {more: "not stated"} if more else {}
+        assert read_manifest(stage).facts["licences"] == expected, stage.name
+    card = (reward / "README.md").read_text()
+    assert "\nlicense: other\n" in card
+    assert "| demo_rows | Apache-2.0. Their answers were written by a commercial model |" in card
+    assert "| own.jsonl | not stated |" in card
+    assert "commercial model" in (report / "report.html").read_text()
+
+
+def test_a_manifest_of_something_else_beside_the_rows_says_nothing(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "a web page"}')
+    rows = write_rows(tmp_path / "rows.jsonl", preferences(1))
+    names = ["smollm2-135m-instruct", "owner/name"]
+    found = starter.licences(names, {str(rows): "0" * 64})
+    assert found == {"smollm2-135m-instruct": "Apache-2.0", "owner/name": "not stated", "rows.jsonl": "not stated"}
+
+
+def test_the_warning_about_commercial_models_is_part_of_the_demo_rows_licence():
+    demo = starter.ROWS.assets["dpo_en_demo"]
+    (terms,) = starter.licences([], {"anywhere/rows.json": demo.sha256}).values()
+    assert terms.startswith("Apache-2.0. Many of their answers were written by commercial models")
+
+
+# --- a run that was moved
+
+
+def test_a_renamed_run_is_measured_beside_its_own_parent(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sft = world.run("sft", "old", "max_steps=1")
+    dpo = world.run("dpo", "old", f"model.name={sft}", "max_steps=1")
+    (tmp_path / "old").rename(tmp_path / "new")
+    prompts = write_rows(tmp_path / "prompts.jsonl", conversations(3))
+    folder = measure(tmp_path / "new" / dpo.name, tmp_path / "new", f"prompts={prompts}")
+    report = read_manifest(folder)
+    assert report.parents["parent"].path == str(tmp_path / "new" / sft.name)
+    assert report.parents["parent"].digest == digest(tmp_path / "new" / sft.name)
+    assert read_evaluation(folder / "evaluation.json").stage.parent == sft.name
+
+    shutil.rmtree(tmp_path / "new" / sft.name)
+    world.run("sft", "old", "max_steps=1", "runtime.seed=7")  # another model where the parent was
+    with pytest.raises(UserError, match="the parent is not the model any more") as caught:
+        measure(tmp_path / "new" / dpo.name, tmp_path / "new", f"prompts={prompts}", "max_prompts=2")
+    assert "--parent" in caught.value.fix
