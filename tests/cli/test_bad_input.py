@@ -88,7 +88,7 @@ def test_a_broken_line_is_named_and_kept(here, early):
     assert lines[0].startswith("error: rows.jsonl:9: 1 of 9 rows cannot be used; got 1 × ")
     assert "want at most 1.00% unusable rows" in lines[0]
     rejects = here / "run" / "01-sft" / "rejects.jsonl"
-    assert lines[-1] == f"fix: mend the rows listed in {rejects.relative_to(here)}"
+    assert lines[-1] == f"fix: mend the rows listed in {rejects.relative_to(here)}, or raise data.max_reject_rate"
     assert json.loads(rejects.read_text())["line"] == 9
 
 

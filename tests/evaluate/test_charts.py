@@ -37,6 +37,20 @@ def test_colours_are_the_pages(name):
     assert all(colour == "none" or colour.startswith(("var(--", "url(#")) for colour in colours), colours
 
 
+def drawn_width(svg):
+    """Of the grid lines, which run from end to end."""
+    lines = re.findall(r"M ([\d.]+) ([\d.]+) \nL ([\d.]+) \2", svg)
+    return max(float(end) - float(start) for start, _, end in lines if float(start) > 0)  # not the frame
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m-instruct", "runs/" + "a-very-long-name" * 9 + "/02-sft"])
+def test_a_long_name_leaves_room_for_the_chart(name):
+    short = histogram([0.0, 1.0], [1.0, 2.0], title="Scores", names=("SFT", "PPO"))
+    long = histogram([0.0, 1.0], [1.0, 2.0], title="Scores", names=(name, "SFT"))
+    assert drawn_width(long) > 0.95 * drawn_width(short)
+    assert f"{name[-20:]}, mean" in long
+
+
 def test_equal_input_gives_equal_bytes():
     assert some_charts() == some_charts()
 

@@ -55,6 +55,15 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(sft, tmp_path, capsy
         assert ("1 of 4 prompts are left out" in text) == bool(notes)
 
 
+def test_what_is_measured_is_said_as_it_begins(sft, tmp_path, capsys):
+    talks = write_rows(tmp_path / "talks.jsonl", [talk("hello", "fine"), talk("today", "thank")])
+    pairs = write_rows(tmp_path / "pairs.jsonl", preferences(3))
+    measure(sft, tmp_path / "run", f"conversations={talks}", f"preferences={pairs}", f"prompts={talks}")
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("eval: ")]
+    assert [line.replace("model", "").split()[1] for line in said] == ["loss", "loss", "scores", "2", "2"]
+    assert said[2] == "eval: scores of 01-sft on 3 pairs"
+
+
 def test_the_first_prompts_are_the_first_that_fit(sft, tmp_path):
     prompts = write_rows(tmp_path / "p.jsonl", [talk(LONG, "no"), talk("hello", "fine"), talk("today", "thank")])
     folder = measure(sft, tmp_path / "run", f"prompts={prompts}", "max_prompts=1")

@@ -94,6 +94,8 @@ class ChatTemplate:
         self._cut_always = False
         self._derive()
         ending = self._control.findall(self._end_text)
+        self.ends_turns = bool(ending)
+        """Whether an end token closes an answer; without one, training cannot teach a model to stop."""
         derived = [tokenizer.convert_tokens_to_ids(ending[-1])] if ending else []
         if not derived and tokenizer.eos_token_id is not None:
             derived = [tokenizer.eos_token_id]

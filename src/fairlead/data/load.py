@@ -99,7 +99,7 @@ def check_rejections(
         where=f"{first.path}:{first.line}",
         got="; ".join(f"{count} × {reason}" for reason, count in reasons),
         want=f"at most {max_reject_rate:.2%} unusable rows",
-        fix=f"mend the rows listed in {rejects}" if rejects else "mend the rows, or raise data.max_reject_rate",
+        fix=f"mend the rows listed in {rejects}, or raise data.max_reject_rate" if rejects else "mend those rows",
         exit_code=ExitCode.BAD_DATA,
     )
 

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fairlead.evaluate.wording import fixed
+from fairlead.evaluate.wording import fixed, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Points = Sequence[tuple[float, float]]
 
+LONGEST_OF_TWO, LONGEST_NAME = 19, 24  # letters that fit half the width, and the whole of it beside a mean
 MAX_POINTS = 400  # per series; more cannot be seen and only make the page heavy
 
 _CSS = {  # place holder -> what the page defines
@@ -78,7 +79,7 @@ def histogram(parent: Sequence[float], child: Sequence[float], *, title: str, na
             (child, names[1], _SERIES[0], None),
         ):
             mean = sum(values) / len(values)
-            legend = f"{name}, mean {fixed(mean)}"
+            legend = f"{shortened(name, LONGEST_NAME)}, mean {fixed(mean)}"
             fill = {"color": color, "edgecolor": color, "linewidth": 0, "alpha": 0.30, "hatch": hatch}
             axes.hist(values, bins=edges, label=legend, **fill)
             axes.hist(values, bins=edges, histtype="step", color=color, linewidth=1.4)
@@ -122,7 +123,9 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
 
 
 def _legend_above(axes: "Axes") -> None:
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0.2, columnspacing=1.2)
+    labels = axes.get_legend_handles_labels()[1]
+    columns = 2 if max(map(len, labels)) <= LONGEST_OF_TWO else 1
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderpad=0.2, columnspacing=1.2)
 
 
 def _span(bars: Sequence[Bar], chance: float | None) -> tuple[float, float]:

@@ -255,9 +255,19 @@ class _Bench:
                 fix="raise max_length, or mend the rows", exit_code=ExitCode.BAD_DATA,
             )  # fmt: skip
         self.notes.append(f"{len(rejected)} of {loaded.num_rows} {what} are left out: {why}")
-        self.runtime.say(f"eval: {self.notes[-1]}")
+        self._say(self.notes[-1])
+
+    def _say(self, text: str) -> None:
+        self.runtime.say(f"eval: {text}")
+
+    def _named(self, role: str) -> str:
+        source = {"policy": self.subject, "parent": self.parent, "reward": self.reward or self.subject}[role]
+        assert source is not None
+        return _name(source)
 
     def _likelihoods(self, role: str, groups: dict[str, list[Example]]) -> tuple[Likelihood, ...]:
+        if groups:
+            self._say(f"loss of {self._named(role)} on {sum(map(len, groups.values()))} conversations")
         return measure_likelihoods(self.roles, role, groups, self.config.batch, self.runtime)
 
     def _preferences(self, digests: dict[str, str]) -> tuple[PreferenceAccuracy, ...]:
@@ -273,6 +283,8 @@ class _Bench:
             )
             self._leave_out(f"rows of {path.name}", loaded, unusable)
             groups[_group_name(path)] = pairs[: self.config.max_pairs] if self.config.max_pairs else pairs
+        if groups:
+            self._say(f"scores of {self._named(role)} on {sum(map(len, groups.values()))} pairs")
         return measure_preferences(self.roles, role, groups, self.config.batch, self.runtime)
 
     def _answers(self, evaluation: Evaluation, digests: dict[str, str]) -> Evaluation:
@@ -324,6 +336,7 @@ class _Bench:
         return measure(rows, [response.finished for response in responses])
 
     def _sample(self, role: str, prompts: Sequence[tuple[int, ...]]) -> list[Response]:
+        self._say(f"{len(prompts)} answers of {self._named(role)}")
         engine = Engine(self.roles, role, self.template.end_token_ids, self.runtime, decode=self.template.decode)
         seeds = [self.runtime.seed * 65_536 + i for i in range(len(prompts))]
         return sample_responses(engine, prompts, self.config.sampling, seeds=seeds, runtime=self.runtime)

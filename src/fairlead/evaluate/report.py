@@ -84,7 +84,8 @@ def journey_report(run: Path, stages: Sequence[Path], *, title: str, notes: Sequ
     context = {
         "title": title,
         "name": run.name,
-        "notes": [*notes, *(f"{label(e.stage.stage)}: {note}" for e in evaluations for note in e.notes)],
+        "notes": list(notes),
+        "left_out": [f"{label(e.stage.stage)}: {note}" for e in evaluations for note in e.notes],
         "tiles": [tile for evaluation in evaluations for tile in tiles(evaluation)],
         "claims": verdicts,
         "held": sum(claim.holds for claim in verdicts),

@@ -66,6 +66,11 @@ def place(name: str) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
+def shortened(name: str, longest: int) -> str:
+    """The end of a name that is too long: folders differ at their ends."""
+    return name if len(name) <= longest else f"…{name[1 - longest :]}"
+
+
 def readable(text: str) -> str:
     """A model's text without control characters, which a page or a terminal would obey or refuse."""
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in text)

@@ -79,7 +79,10 @@ def load_conversations(data: DataConfig, template: ChatTemplate, *, rejects: Pat
     def encode(records: Sequence[Conversation]) -> tuple[list[Example], list[Rejection]]:
         return conversation_examples(records, template, data.max_length)
 
-    return _load(data, read_conversations, encode, lambda record: record.messages[-1].content, rejects, seed)
+    rows = _load(data, read_conversations, encode, lambda record: record.messages[-1].content, rejects, seed)
+    if not template.ends_turns:
+        rows.notes.append("warning: this chat template writes no end token after an answer: nothing teaches to stop")
+    return rows
 
 
 def load_preferences(
