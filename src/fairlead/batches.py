@@ -47,6 +47,11 @@ class PackedBatch:
         """Which sequence each target belongs to."""
         return torch.bucketize(self.targets, self.last_tokens)
 
+    @property
+    def num_targets(self) -> Int[Tensor, "S"]:
+        """How many targets each sequence has."""
+        return torch.bincount(self.sequence_of_target, minlength=len(self.lengths))
+
     def without_weight(self) -> "PackedBatch":
         """The same tokens, counting for nothing."""
         return replace(self, weights=torch.zeros_like(self.weights))

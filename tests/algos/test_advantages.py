@@ -3,7 +3,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.algos.advantages import gae, shape_rewards
+from fairlead.algos.advantages import (
+    gae,
+    group_advantages,
+    leave_one_out_advantages,
+    overlong_penalty,
+    shape_rewards,
+)
 from oracles import advantages as oracle
 
 NUMBERS = st.floats(-5, 5)
@@ -99,3 +105,57 @@ def test_targets_carry_no_gradient():
     row, mask = torch.zeros(1, 3, requires_grad=True), torch.ones(1, 3, dtype=torch.bool)
     rewards = shape_rewards(torch.zeros(1, requires_grad=True), row, row, mask, kl_coef=0.1)
     assert not any(x.requires_grad for x in (rewards, *gae(row, row, mask, gamma=1.0, lam=1.0)))
+
+
+# --- groups of responses to one prompt
+
+GROUPS = st.lists(st.tuples(NUMBERS, st.integers(0, 3)), min_size=1, max_size=10)
+
+
+@given(GROUPS, st.booleans())
+def test_group_advantages_equal_the_loop(rows, divide_by_std):
+    scores, group = [r[0] for r in rows], [r[1] for r in rows]
+    got = group_advantages(torch.tensor(scores, dtype=torch.float64), torch.tensor(group), divide_by_std=divide_by_std)
+    assert got.tolist() == pytest.approx(oracle.group_advantages(scores, group, divide_by_std), rel=1e-6, abs=1e-9)
+
+
+@given(GROUPS)
+def test_leave_one_out_equals_the_loop(rows):
+    scores, group = [r[0] for r in rows], [r[1] for r in rows]
+    got = leave_one_out_advantages(torch.tensor(scores, dtype=torch.float64), torch.tensor(group))
+    assert got.tolist() == pytest.approx(oracle.leave_one_out(scores, group), rel=1e-9, abs=1e-9)
+
+
+@given(GROUPS)
+def test_group_advantages_sum_to_0_in_every_group(rows):
+    scores, group = torch.tensor([r[0] for r in rows], dtype=torch.float64), torch.tensor([r[1] for r in rows])
+    for advantages in (
+        group_advantages(scores, group, divide_by_std=True), group_advantages(scores, group, divide_by_std=False),
+        leave_one_out_advantages(scores, group),
+    ):  # fmt: skip
+        for one in group.unique():
+            assert advantages[group == one].sum().item() == pytest.approx(0.0, abs=1e-9)
+
+
+@given(st.floats(-1e4, 1e4, width=32), st.integers(1, 9))
+def test_a_group_of_equal_scores_learns_exactly_nothing(score, size):
+    """Also where the mean of equal numbers rounds to another one."""
+    scores, group = torch.full((size,), score), torch.zeros(size, dtype=torch.int64)
+    for divide_by_std in (True, False):
+        assert not group_advantages(scores, group, divide_by_std=divide_by_std).any()
+    assert not leave_one_out_advantages(scores, group).any()
+
+
+@given(st.lists(NUMBERS, min_size=2, max_size=8, unique=True), st.floats(0.5, 4), st.floats(-3, 3))
+def test_dividing_by_the_deviation_forgets_scale_and_shift(scores, scale, shift):
+    scores, group = torch.tensor(scores).double(), torch.zeros(len(scores), dtype=torch.int64)
+    if scores.std() < 0.1:  # the 1e-4 in the denominator would show
+        return
+    one, other = (group_advantages(x, group, divide_by_std=True) for x in (scores, scale * scores + shift))
+    torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3)
+
+
+@given(st.integers(0, 40), st.integers(1, 10))
+def test_overlong_penalty_equals_the_cases(length, soft):
+    got = overlong_penalty(torch.tensor([length]), max_response_tokens=20, soft_tokens=soft)
+    assert got.item() == pytest.approx(oracle.overlong_penalty(length, 20, soft), abs=1e-6)

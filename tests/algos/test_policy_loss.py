@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.algos.masked import masked_sum
-from fairlead.algos.policy_loss import clipped_policy_loss, policy_statistics
+from fairlead.algos.policy_loss import clipped_policy_loss, importance_weights, policy_statistics
 from oracles import losses
 
 CLIP = {"clip_eps_low": 0.2, "clip_eps_high": 0.3}
@@ -118,3 +118,60 @@ def test_statistics_carry_no_gradient_and_16_bit_becomes_float32():
     assert not any(x.requires_grad for x in policy_statistics(logprobs, old, advantages, **CLIP))
     short = (logprobs.bfloat16(), old.bfloat16(), advantages.bfloat16())
     assert clipped_policy_loss(*short, **CLIP).dtype == torch.float32
+
+
+# --- dual clip and importance weights
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "has_gradient"),
+    [
+        (1.1, 2.0, -2.2, True),  # a positive advantage is not touched
+        (2.0, -2.0, 4.0, True),
+        (3.5, -2.0, 6.0, False),  # held at three times the advantage
+        (0.5, -2.0, 1.6, False),
+    ],
+)
+def test_dual_clip_table_by_hand(ratio, advantage, loss, has_gradient):
+    logprobs = torch.tensor([math.log(ratio) - 2.0], dtype=torch.float64, requires_grad=True)
+    old, advantages = (torch.tensor([x], dtype=torch.float64) for x in (-2.0, advantage))
+    value = clipped_policy_loss(logprobs, old, advantages, dual_clip=3.0, **CLIP)
+    value.sum().backward()
+    assert value.item() == pytest.approx(loss)
+    assert logprobs.grad.item() == pytest.approx(-advantage * ratio if has_gradient else 0.0)
+
+
+@given(TOKENS, st.floats(1.5, 5))
+def test_dual_clip_equals_the_loop(tokens, dual_clip):
+    columns = torch.tensor(tokens, dtype=torch.float64).T.unbind()
+    expected = []
+    for token in tokens:
+        loss = losses.clipped_policy(*token, 0.2, 0.3)[0]
+        expected.append(min(loss, -token[2] * dual_clip) if token[2] < 0 else loss)
+    got = clipped_policy_loss(*columns, dual_clip=dual_clip, **CLIP)
+    torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_dual_clip_gradient_and_its_range():
+    logprobs, old, advantages = rollout()
+    assert torch.autograd.gradcheck(
+        lambda x: clipped_policy_loss(x, old - 1.0, advantages, dual_clip=1.7, **CLIP), (logprobs,)
+    )
+    with pytest.raises(AssertionError, match="dual clip"):
+        clipped_policy_loss(logprobs, old, advantages, dual_clip=0.9, **CLIP)
+
+
+@given(TOKENS, st.floats(0.5, 4))
+def test_importance_weights_equal_the_loop(tokens, cap):
+    trainer, sampler, _ = torch.tensor(tokens, dtype=torch.float64).T.unbind()
+    expected = [min(cap, math.exp(a) / math.exp(b)) for a, b, _ in tokens]
+    assert importance_weights(trainer, sampler, cap=cap).tolist() == pytest.approx(expected)
+
+
+def test_importance_weights_undo_a_wrong_sampler():
+    """Uncapped, a mean over the sampler's tokens becomes one over the trainer's."""
+    generator = torch.Generator().manual_seed(0)
+    trainer, sampler = (torch.randn(5, dtype=torch.float64, generator=generator).log_softmax(0) for _ in range(2))
+    values = torch.randn(5, dtype=torch.float64, generator=generator)
+    weights = importance_weights(trainer, sampler, cap=1e9)
+    torch.testing.assert_close((sampler.exp() * weights * values).sum(), (trainer.exp() * values).sum())

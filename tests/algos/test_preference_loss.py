@@ -5,7 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.algos.preference_loss import dpo_loss
+from fairlead.algos.preference_loss import (
+    dpo_loss,
+    hinge_loss,
+    ipo_loss,
+    kto_loss,
+    odds_ratio_loss,
+    robust_dpo_loss,
+    simpo_loss,
+)
 from oracles import losses
 
 LOGPROBS = st.floats(-200, 0)
@@ -77,3 +85,140 @@ def test_large_margins_are_finite_in_value_and_gradient():
     loss.sum().backward()
     assert loss.isfinite().all()
     assert policy.grad.isfinite().all()
+
+
+# --- the other losses on a margin
+
+MARGINS = st.lists(st.floats(-30, 30), min_size=1, max_size=5)
+FLIPPED = st.floats(0, 0.45)
+
+
+def double(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@given(MARGINS, FLIPPED)
+def test_robust_equals_the_loop(margins, label_smoothing):
+    expected = [losses.robust_dpo(m, label_smoothing=label_smoothing) for m in margins]
+    got = robust_dpo_loss(double(margins), label_smoothing=label_smoothing)
+    torch.testing.assert_close(got, double(expected), rtol=1e-9, atol=1e-12)
+
+
+@given(st.floats(-10, 10), FLIPPED)
+def test_robust_averages_to_dpo_over_noisy_labels(margin, label_smoothing):
+    """What it is made for: the expected loss under flipped labels is the loss under true ones."""
+    right, wrong = (robust_dpo_loss(double([m]), label_smoothing=label_smoothing).item() for m in (margin, -margin))
+    mean = (1 - label_smoothing) * right + label_smoothing * wrong
+    assert mean == pytest.approx(losses.negative_log_sigmoid(margin), rel=1e-7, abs=1e-7)
+
+
+def test_ipo_golden_numbers():
+    _, chosen, rejected = dpo_loss(*GOLDEN, beta=0.1, label_smoothing=0.0)
+    torch.testing.assert_close(ipo_loss(chosen - rejected, beta=0.1), torch.tensor([12.25, 25.0]))
+
+
+@given(PAIRS, st.floats(0.05, 2))
+def test_ipo_equals_the_loop(pairs, beta):
+    columns = double(pairs).T.unbind()
+    _, chosen, rejected = dpo_loss(*columns, beta=beta, label_smoothing=0.0)
+    expected = [losses.ipo(*pair, beta=beta) for pair in pairs]
+    torch.testing.assert_close(ipo_loss(chosen - rejected, beta=beta), double(expected), rtol=1e-7, atol=1e-7)
+
+
+@given(MARGINS)
+def test_hinge_equals_the_loop(margins):
+    assert hinge_loss(double(margins)).tolist() == pytest.approx([losses.hinge(m) for m in margins])
+
+
+# --- losses without a reference
+
+MEANS = st.lists(st.tuples(st.floats(-12, -1e-3), st.floats(-12, -1e-3)), min_size=1, max_size=5)
+
+
+@given(MEANS, st.floats(0.1, 10), st.floats(0, 3))
+def test_simpo_equals_the_loop(pairs, beta, gamma):
+    chosen, rejected = double(pairs).T
+    expected = [losses.simpo(*pair, beta=beta, gamma=gamma) for pair in pairs]
+    torch.testing.assert_close(simpo_loss(chosen, rejected, beta=beta, gamma=gamma), double(expected))
+
+
+@given(MEANS)
+def test_odds_ratio_equals_the_loop(pairs):
+    chosen, rejected = double(pairs).T
+    expected = [losses.odds_ratio(*pair) for pair in pairs]
+    torch.testing.assert_close(odds_ratio_loss(chosen, rejected), double(expected), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("logprob", [-1e-6, -1e-3, -0.6931471805599453, -20.0, -200.0])
+def test_odds_ratio_is_finite_where_1_minus_p_rounds(logprob):
+    """p so near 0 or 1 that 1 - p is 1 or 0 in float32: the loss against p = 1/2 is log(1 + (1 - p) / p)."""
+    chosen = torch.tensor([logprob], requires_grad=True)
+    loss = odds_ratio_loss(chosen, torch.tensor([-math.log(2)]))
+    loss.sum().backward()
+    assert loss.item() == pytest.approx(-logprob, rel=1e-5)
+    assert chosen.grad.isfinite().all()
+    assert chosen.grad.item() < 0
+
+
+# --- unpaired
+
+RESPONSES = st.lists(st.tuples(st.floats(-20, 0), st.floats(-20, 0), st.booleans()), min_size=1, max_size=6)
+WEIGHTS = {"desirable_weight": 1.3, "undesirable_weight": 0.7}
+
+
+@given(RESPONSES, st.floats(-3, 5), st.floats(0.05, 1))
+def test_kto_equals_the_loop(responses, kl, beta):
+    policy, reference = double([r[:2] for r in responses]).T
+    desirable = torch.tensor([r[2] for r in responses])
+    loss, reward = kto_loss(policy, reference, desirable, double(kl), beta=beta, **WEIGHTS)
+    expected = [losses.kto(*r, kl, beta=beta, **WEIGHTS) for r in responses]
+    torch.testing.assert_close(loss, double(expected), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(reward, beta * (policy - reference))
+
+
+def test_kto_at_the_reference_costs_half_the_weight_and_pulls_apart():
+    policy = torch.tensor([-3.0, -3.0], requires_grad=True)
+    loss, _ = kto_loss(policy, policy.detach(), torch.tensor([True, False]), torch.tensor(-1.0), beta=0.5, **WEIGHTS)
+    assert loss.tolist() == pytest.approx([0.65, 0.35])
+    loss.sum().backward()
+    assert policy.grad[0] < 0 < policy.grad[1]
+
+
+def test_kto_takes_no_gradient_through_the_reference_point():
+    kl = torch.tensor(0.4, requires_grad=True)
+    loss, reward = kto_loss(
+        torch.tensor([-1.0], requires_grad=True), torch.tensor([-2.0]), torch.tensor([True]), kl, beta=0.5, **WEIGHTS
+    )
+    loss.sum().backward()
+    assert kl.grad is None
+    assert not reward.requires_grad
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda a, b: robust_dpo_loss(a - b, label_smoothing=0.2), lambda a, b: ipo_loss(a - b, beta=0.3),
+        lambda a, b: hinge_loss(a - b), lambda a, b: simpo_loss(a, b, beta=2.0, gamma=0.5), odds_ratio_loss,
+        lambda a, b: kto_loss(a, b, b > -2.0, double(0.4), beta=0.3, **WEIGHTS)[0],
+    ],
+)  # fmt: skip
+def test_gradients_of_the_others(loss):
+    chosen, rejected = double([-0.1, -1.5, -4.0]), double([-3.0, -0.4, -1.0])
+    assert torch.autograd.gradcheck(loss, (chosen.requires_grad_(), rejected.requires_grad_()))
+
+
+@pytest.mark.parametrize(
+    ("loss", "highest"),
+    [
+        (lambda a, b: robust_dpo_loss(a - b, label_smoothing=0.2), None), (lambda a, b: hinge_loss(a - b), None),
+        (lambda a, b: simpo_loss(a, b, beta=2.0, gamma=0.5), None), (odds_ratio_loss, None),
+        (lambda a, b: ipo_loss(a - b, beta=0.3), 0.5),
+    ],
+)  # fmt: skip
+def test_a_better_margin_costs_less(loss, highest):
+    """Up to the margin that IPO wants; the others want ever more (robust DPO: while the label may be right)."""
+    rejected = double([-2.0])
+    margins = [-1.0, -0.5, 0.0, 0.4, highest or 0.9]
+    values = [loss(rejected + m, rejected).item() for m in margins]
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) == len(values)

@@ -30,3 +30,35 @@ def gae(rewards, values, length, gamma, lam):
         advantages[t] = math.fsum((gamma * lam) ** (u - t) * delta(u) for u in range(t, length))
     returns = [advantages[t] + values[t] if t < length else 0.0 for t in range(len(rewards))]
     return advantages, returns
+
+
+def group_advantages(scores, group, divide_by_std):
+    """Python lists. One response, or equal scores: 0."""
+    result = []
+    for score, mine in zip(scores, group, strict=True):
+        members = [s for s, g in zip(scores, group, strict=True) if g == mine]
+        mean = math.fsum(members) / len(members)
+        if min(members) == max(members):
+            result.append(0.0)
+        elif divide_by_std:
+            deviation = math.sqrt(math.fsum((s - mean) ** 2 for s in members) / (len(members) - 1))
+            result.append((score - mean) / (deviation + 1e-4))
+        else:
+            result.append(score - mean)
+    return result
+
+
+def leave_one_out(scores, group):
+    result = []
+    for i, score in enumerate(scores):
+        others = [s for j, s in enumerate(scores) if group[j] == group[i] and j != i]
+        result.append(score - math.fsum(others) / len(others) if others else 0.0)
+    return result
+
+
+def overlong_penalty(length, longest, soft):
+    if length <= longest - soft:
+        return 0.0
+    if length <= longest:
+        return ((longest - soft) - length) / soft
+    return -1.0

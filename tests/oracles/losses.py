@@ -19,6 +19,43 @@ def dpo(policy_chosen, policy_rejected, reference_chosen, reference_rejected, *,
     return loss, beta * log_ratio_chosen, beta * log_ratio_rejected
 
 
+def robust_dpo(margin, *, label_smoothing):
+    """The mean over labels flipped with this probability is negative_log_sigmoid(margin)."""
+    flipped = label_smoothing
+    as_labelled, swapped = negative_log_sigmoid(margin), negative_log_sigmoid(-margin)
+    return ((1 - flipped) * as_labelled - flipped * swapped) / (1 - 2 * flipped)
+
+
+def ipo(policy_chosen, policy_rejected, reference_chosen, reference_rejected, *, beta):
+    h = (policy_chosen - policy_rejected) - (reference_chosen - reference_rejected)
+    return (h - 1 / (2 * beta)) ** 2
+
+
+def hinge(margin):
+    return 1 - margin if margin < 1 else 0.0
+
+
+def simpo(chosen, rejected, *, beta, gamma):
+    return negative_log_sigmoid(beta * chosen - beta * rejected - gamma)
+
+
+def odds_ratio(chosen, rejected):
+    """Of mean log-probabilities that are not too near 0."""
+
+    def odds(logprob):
+        return math.exp(logprob) / (1 - math.exp(logprob))
+
+    return negative_log_sigmoid(math.log(odds(chosen) / odds(rejected)))
+
+
+def kto(policy, reference, desirable, kl, *, beta, desirable_weight, undesirable_weight):
+    """Weight minus value: lambda - v(x, y), eqs. 7 and 8."""
+    reward, point = policy - reference, kl if kl > 0 else 0.0
+    if desirable:
+        return desirable_weight - desirable_weight / (1 + math.exp(-beta * (reward - point)))
+    return undesirable_weight - undesirable_weight / (1 + math.exp(-beta * (point - reward)))
+
+
 def clipped_policy(logprob, old_logprob, advantage, clip_eps_low, clip_eps_high):
     """Loss, and whether the clip takes the gradient away: only a ratio that went too far the right way is held."""
     ratio = math.exp(logprob - old_logprob)

@@ -5,11 +5,11 @@ no gradient flows through it. Masked positions come out as 0 and their inputs ne
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fairlead.algos.kl import kl_k1
-from fairlead.algos.masked import upcast
+from fairlead.algos.masked import segment_sum, upcast
 
 
 @torch.no_grad()
@@ -55,6 +55,57 @@ def gae(
         advantages[:, t] = advantage
         next_value = values[:, t]
     return advantages, advantages + values
+
+
+@torch.no_grad()
+def group_advantages(scores: Float[Tensor, "B"], group: Int[Tensor, "B"], *, divide_by_std: bool) -> Float[Tensor, "B"]:
+    """Score minus the mean of its group, divided by the group's standard deviation if wanted; one number a response.
+
+    GRPO divides (Shao et al. 2024, section 4.1.2), Dr. GRPO does not (Liu et al. 2025). `group` numbers the prompt of
+    each response. The deviation is the unbiased one plus 1e-4, as in TRL. A group whose scores are all equal, or that
+    has one response, gets exactly 0.
+    """
+    scores = upcast(scores)
+    count, mean = _group_means(scores, group)
+    centred = (scores - mean).masked_fill(_all_equal(scores, group), 0.0)
+    if not divide_by_std:
+        return centred
+    num_groups = int(group.max()) + 1
+    var = segment_sum(centred.square(), group, num_groups)[group] / (count - 1.0).clamp(min=1.0)
+    return centred / (var.sqrt() + 1e-4)
+
+
+@torch.no_grad()
+def leave_one_out_advantages(scores: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+    """Score minus the mean of the other responses to the same prompt (RLOO, Ahmadian et al. 2024, eq. 6).
+
+    K / (K - 1) times the score minus the group's mean. A response that is alone gets 0.
+    """
+    count, _ = _group_means(upcast(scores), group)
+    return group_advantages(scores, group, divide_by_std=False) * count / (count - 1.0).clamp(min=1.0)
+
+
+@torch.no_grad()
+def overlong_penalty(lengths: Int[Tensor, "B"], *, max_response_tokens: int, soft_tokens: int) -> Float[Tensor, "B"]:
+    """0 up to max - soft tokens, then linearly down to -1 at max (DAPO, Yu et al. 2025, eq. 13)."""
+    beyond = lengths.float() - (max_response_tokens - soft_tokens)
+    return -(beyond / soft_tokens).clamp(0.0, 1.0)
+
+
+def _group_means(scores: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+    """Size and mean score of each response's group."""
+    num_groups = int(group.max()) + 1
+    count = segment_sum(torch.ones_like(scores), group, num_groups)
+    return count[group], segment_sum(scores, group, num_groups)[group] / count[group]
+
+
+def _all_equal(scores: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> Bool[Tensor, "B"]:
+    """Whether all scores of a response's group are the same; the rounded mean of equal numbers may not be theirs."""
+    num_groups = int(group.max()) + 1
+    empty = scores.new_zeros(num_groups)
+    lowest = empty.scatter_reduce(0, group, scores, "amin", include_self=False)
+    highest = empty.scatter_reduce(0, group, scores, "amax", include_self=False)
+    return (lowest == highest)[group]
 
 
 def _is_last(response_mask: Bool[Tensor, "B R"]) -> Bool[Tensor, "B R"]:

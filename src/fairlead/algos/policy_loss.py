@@ -20,18 +20,36 @@ def clipped_policy_loss(
     *,
     clip_eps_low: float,
     clip_eps_high: float,
+    dual_clip: float = 0.0,
 ) -> Float[Tensor, "*S"]:
     """Negative PPO clipped objective for each response token (Schulman et al. 2017, eq. 7).
 
     Symbols: ratio = exp(logprobs - old_logprobs) is r_t; advantages is A_t. Logprobs in nats.
     Masked positions hold arbitrary finite values; the caller masks when it aggregates.
     Departures from the paper: separate low and high clip widths (DAPO, 2025), equal widths give the paper's loss; the
-    log-ratio is clamped to LARGEST_LOG_RATIO, so that a masked position cannot turn gradients into nan.
+    log-ratio is clamped to LARGEST_LOG_RATIO, so that a masked position cannot turn gradients into nan. `dual_clip`
+    above 1 holds the loss of a token with negative advantage at dual_clip * |advantage| (Ye et al. 2020, eq. 5),
+    however common the token has become; 0 leaves it.
     """
     ratio = _ratio(logprobs, old_logprobs)
     clipped = ratio.clamp(1.0 - clip_eps_low, 1.0 + clip_eps_high)
     advantages = upcast(advantages)
-    return torch.maximum(-advantages * ratio, -advantages * clipped)
+    loss = torch.maximum(-advantages * ratio, -advantages * clipped)
+    if dual_clip:
+        assert dual_clip > 1.0, "a dual clip at or below 1 would hold the unclipped ratio"
+        loss = torch.where(advantages < 0, torch.minimum(loss, -advantages * dual_clip), loss)
+    return loss
+
+
+@torch.no_grad()
+def importance_weights(
+    old_logprobs: Float[Tensor, "*S"], sampler_logprobs: Float[Tensor, "*S"], *, cap: float
+) -> Float[Tensor, "*S"]:
+    """min(cap, trainer's probability / sampler's), a factor of each token's loss (Ionides 2008; Yao et al. 2025).
+
+    Corrects for a sampler that is not quite the policy before its first update: other kernels, another precision.
+    """
+    return _ratio(old_logprobs, sampler_logprobs).clamp(max=cap)
 
 
 class PolicyStatistics(NamedTuple):

@@ -70,14 +70,37 @@ class RewardConfig(EpochsConfig):
 
 
 class DpoConfig(EpochsConfig):
-    """Direct preference optimisation (Rafailov et al. 2023, eq. 7)."""
+    """Direct preference optimisation (Rafailov et al. 2023, eq. 7), and the losses that followed it."""
 
+    loss: Literal["sigmoid", "robust", "ipo", "hinge", "simpo", "odds_ratio"] = "sigmoid"
+    """DPO's own; unbiased under flipped labels; IPO; SLiC's hinge; and two without a reference: SimPO, ORPO's term."""
     beta: PositiveFloat = 0.1
-    """Strength of the pull to the reference."""
+    """Strength of the pull to the reference; simpo: scale of the margin; odds_ratio: weight of the term (lambda)."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
-    """Probability that a label is flipped (conservative DPO)."""
+    """Probability that a label is flipped; for sigmoid (conservative DPO) and robust."""
+    length_normalised: bool = False
+    """Take mean log-probabilities per token instead of sums; simpo and odds_ratio always do."""
+    simpo_margin: float = Field(default=1.0, ge=0.0)
+    """How much simpo wants the chosen response ahead, after beta (its gamma)."""
+    sft_coef: float = Field(default=0.0, ge=0.0)
+    """Weight of the SFT loss of the chosen responses (RPO, Pang et al. 2024); 1 beside odds_ratio makes ORPO."""
     add_end_token: bool = True
     """Append the end token to both responses."""
+
+    @property
+    def with_reference(self) -> bool:
+        """Whether the loss compares with the frozen parent."""
+        return self.loss not in ("simpo", "odds_ratio")
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> "DpoConfig":
+        if self.label_smoothing and self.loss not in ("sigmoid", "robust"):
+            raise ValueError(f"dpo.label_smoothing has no meaning for dpo.loss={self.loss}; set it to 0")
+        if self.simpo_margin != type(self).model_fields["simpo_margin"].default and self.loss != "simpo":
+            raise ValueError(f"dpo.simpo_margin has no meaning for dpo.loss={self.loss}; leave it out")
+        if self.loss == "odds_ratio" and not self.sft_coef:
+            raise ValueError("dpo.loss=odds_ratio alone forgets the language; set dpo.sft_coef=1, as ORPO does")
+        return self
 
 
 class KlConfig(Section):

@@ -1,14 +1,25 @@
-"""Direct preference optimisation: raise the chosen response above the rejected one, relative to the frozen parent."""
+"""Direct preference optimisation: raise the chosen response above the rejected one, relative to the frozen parent.
+
+The losses that followed DPO differ in one function of the two log-probabilities, so they share this loop.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fairlead.algos.masked import segment_sum
-from fairlead.algos.preference_loss import dpo_loss
+from fairlead.algos.preference_loss import (
+    dpo_loss,
+    hinge_loss,
+    ipo_loss,
+    odds_ratio_loss,
+    robust_dpo_loss,
+    simpo_loss,
+)
 from fairlead.batches import PairBatch
 from fairlead.config.stages import DpoConfig
 from fairlead.data.collate import collate_pairs
@@ -41,7 +52,8 @@ def train_dpo(config: DpoConfig) -> Path:
         return stage.folder
     with stage.opened():
         roles = Roles()
-        add_frozen(roles, "reference", source, "logprobs", runtime)
+        if config.with_reference:
+            add_frozen(roles, "reference", source, "logprobs", runtime)
         add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=config.model.lora.dropout)
         ready(roles, config.model, runtime)
         stage.introduce([*rows.notes, *roles.notes])
@@ -53,7 +65,7 @@ def train_dpo(config: DpoConfig) -> Path:
         numbers: dict[str, Any] = state.numbers if state else {"tokens": 0}
         first = state.step if state else 0
         flops = flops_per_token(
-            roles.causal_lm("policy"), num_forwards=2, num_backwards=1,
+            roles.causal_lm("policy"), num_forwards=1 + config.with_reference, num_backwards=1,
             trained_fraction=roles.trainable_fraction("policy"),
         )  # fmt: skip
         stage.begin(first_step=first, num_steps=num_steps, flops_per_token=flops)
@@ -61,21 +73,15 @@ def train_dpo(config: DpoConfig) -> Path:
             runtime.seed_step(step)
             picked = step_rows(len(rows.train), config.batch.rows, config.num_epochs, runtime.seed, step)
             pairs = [rows.train[i] for i in picked]
+            num_chosen = sum(pair.chosen.num_trained for pair in pairs)
             sums: list[Tensor] = []
 
             def loss_of(share: MicroBatch) -> Tensor:
                 batch = collate_pairs([pairs[i] for i in share.rows]).to(runtime.device)  # noqa: B023 - used in this step
                 batch = batch if share.counts else batch.without_weight()
-                with torch.no_grad():
-                    reference = response_logprobs(roles, "reference", batch)
-                policy = response_logprobs(roles, "policy", batch)
-                loss, chosen, rejected = dpo_loss(
-                    policy[0::2], policy[1::2], reference[0::2], reference[1::2],
-                    beta=config.beta, label_smoothing=config.label_smoothing,
-                )  # fmt: skip
-                measured = torch.stack([(chosen > rejected).float(), chosen, rejected]).detach()
-                sums.append((measured * batch.pair_weights).sum(1))  # noqa: B023
-                return (loss * batch.pair_weights).sum() / len(pairs)  # noqa: B023
+                loss, measured = _loss_of_share(roles, batch, config, len(pairs), num_chosen)  # noqa: B023
+                sums.append(measured)  # noqa: B023
+                return loss
 
             shares = micro_batches([pair.num_tokens for pair in pairs], config.batch, runtime)
             loss = accumulate(shares, loss_of, optimizer, runtime)
@@ -107,6 +113,58 @@ def train_dpo(config: DpoConfig) -> Path:
 def _named(means: Sequence[float]) -> dict[str, float]:
     accuracy, chosen, rejected = means
     return {"accuracy": accuracy, "chosen_reward": chosen, "rejected_reward": rejected, "margin": chosen - rejected}
+
+
+def _loss_of_share(
+    roles: Roles, batch: PairBatch, config: DpoConfig, num_pairs: int, num_chosen: int
+) -> tuple[Tensor, Tensor]:
+    """This micro-batch's part of the step's loss, and its sums of accuracy, chosen and rejected reward [3].
+
+    `num_pairs` and `num_chosen` (tokens of chosen responses) are those of the whole step.
+    """
+    reference = None
+    if config.with_reference:
+        with torch.no_grad():
+            reference = response_logprobs(roles, "reference", batch)
+    policy = response_logprobs(roles, "policy", batch)
+    reference = torch.zeros_like(policy) if reference is None else reference
+    losses, chosen, rejected = pair_losses(policy, reference, batch.packed.num_targets, config)
+    loss = (losses * batch.pair_weights).sum() / num_pairs
+    if config.sft_coef:
+        loss = loss - config.sft_coef * (policy[0::2] * batch.pair_weights).sum() / num_chosen
+    measured = torch.stack([(chosen > rejected).float(), chosen, rejected])
+    return loss, (measured * batch.pair_weights).sum(1)
+
+
+def pair_losses(
+    policy: Float[Tensor, "S"], reference: Float[Tensor, "S"], num_tokens: Int[Tensor, "S"], config: DpoConfig
+) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Float[Tensor, "P"]]:
+    """Loss, chosen reward and rejected reward of each pair.
+
+    From the log-probabilities of whole responses under policy and reference (zeros where the loss has none): chosen,
+    rejected, chosen, and so on, and the number of tokens of each.
+    """
+    if config.length_normalised or not config.with_reference:
+        policy, reference = policy / num_tokens, reference / num_tokens
+    loss, chosen, rejected = dpo_loss(
+        policy[0::2], policy[1::2], reference[0::2], reference[1::2],
+        beta=config.beta, label_smoothing=config.label_smoothing,
+    )  # fmt: skip
+    margin = config.beta * ((policy - reference)[0::2] - (policy - reference)[1::2])
+    match config.loss:
+        case "sigmoid":
+            pass
+        case "robust":
+            loss = robust_dpo_loss(margin, label_smoothing=config.label_smoothing)
+        case "ipo":
+            loss = ipo_loss(margin, beta=config.beta)
+        case "hinge":
+            loss = hinge_loss(margin)
+        case "simpo":
+            loss = simpo_loss(policy[0::2], policy[1::2], beta=config.beta, gamma=config.simpo_margin)
+        case "odds_ratio":
+            loss = config.beta * odds_ratio_loss(policy[0::2], policy[1::2])
+    return loss, chosen, rejected
 
 
 def response_logprobs(roles: Roles, role: str, batch: PairBatch) -> Tensor:
