@@ -111,13 +111,18 @@ def test_a_damaged_manifest_does_not_hide_the_run(tmp_path):
 def test_clean_deletes_only_what_no_result_needs(tmp_path):
     sft = make_stage(tmp_path / "demo", "sft", kind="policy")
     reward = make_stage(tmp_path / "demo", "reward")
-    torn = tmp_path / "demo" / "03-ppo" / "model.tmp-01234567"
+    torn = reward / "model.tmp-01234567"
     torn.mkdir(parents=True)
     (torn / "w").write_bytes(b"x" * 50)
+    begun = tmp_path / "demo" / "03-ppo"
+    (begun / "model.tmp-01234568").mkdir(parents=True)
+    (begun / "stage.json").write_bytes(b"{}")
     with lock(sft):
-        assert [item.path for item in removable(tmp_path)] == [torn]
+        assert [item.path for item in removable(tmp_path)] == [torn, begun]
+    with lock(begun):
+        assert [item.path for item in removable(tmp_path)][-1] == sft / "checkpoints"
     items = removable(tmp_path)
-    assert [item.path for item in items] == [torn, sft / "checkpoints"]
+    assert [item.path for item in items] == [torn, sft / "checkpoints", begun]
     assert items[0].size_bytes == 50
     assert items[1].size_bytes > 200
     assert clean(items) == sum(item.size_bytes for item in items)

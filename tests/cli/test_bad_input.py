@@ -14,7 +14,7 @@ from fairlead.cli.main import run
 from fairlead.cli.preflight import check_journey
 from fairlead.config.journey import JourneyConfig
 from fairlead.config.parse import load
-from fairlead.errors import ExitCode
+from fairlead.errors import ExitCode, UserError
 from installed import COMMAND, failure, fairlead
 from tiny import tiny_model, write_conversations, write_preferences
 
@@ -96,7 +96,7 @@ def test_rows_of_another_kind(early):
     lines = early(USAGE, "sft", "--data", "pairs.jsonl")
     assert lines[0].startswith("error: pairs.jsonl: this file holds preferences; got layout ")
     assert "fairlead reward" in lines[-1]
-    assert "`fairlead sft` takes conversations" in early(USAGE, "dpo", "--data", "rows.jsonl")[-1]
+    assert "give them to `fairlead sft`" in early(USAGE, "dpo", "--data", "rows.jsonl")[-1]
 
 
 def test_rows_that_are_not_there(early):
@@ -324,7 +324,7 @@ def test_hub_out_of_reach(here):
     lines = failure(fairlead(*words, cwd=here, **ALONE, HF_HOME=str(here)), MISSING)
     assert lines[0].startswith("error: nobody/nothing: there is no such folder, and as a hub id (owner/name) it could")
     assert "check the path" in lines[-1]
-    assert "--model PATH" in lines[-1]
+    assert "a folder on disk" in lines[-1]
 
 
 def test_no_gpu(here, folder, monkeypatch, capsys):
@@ -375,3 +375,65 @@ def test_disk_without_room(here):
     assert lines[0].startswith("error: disk full: needs ")
     assert "small/run" in lines[0]
     assert "fairlead clean" in lines[-1]
+
+
+# --- what newcomers tried
+
+
+def test_a_journey_in_the_folder_of_single_stages(here, early, folder):
+    artifact(here / "run" / "01-sft", "policy", "sft")
+    recipe = f"sft:\n  model: {{name: {folder}}}\n  data: {{train: [rows.jsonl]}}\n"
+    (here / "j.yaml").write_text(f"output: run\n{recipe}")
+    for flag in ([], ["--dry-run"]):
+        lines = early(USAGE, "run", "j.yaml", *flag)
+        assert lines[0].startswith("error: run: this folder holds stages that no recipe made")
+        assert "output=" in lines[-1]
+    assert sorted(path.name for path in (here / "run").iterdir()) == ["01-sft"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says", "fix"),
+    [
+        (("sft", "j.yaml"), USAGE, "unknown option sft", "fairlead run j.yaml"),
+        (("run", "demo", "--quick"), USAGE, "belong to the demo", "fairlead demo --quick"),
+        (("demo", "--fast", "--dry-run"), USAGE, "unknown option fast", ""),
+        (("demo", "quick", "--dry-run"), USAGE, "neither an option", "--OPTION quick"),
+        (("run", "nosuch.yaml"), MISSING, "this recipe does not exist", "check the path"),
+        (("data", "show", "rows.jsonl", "rows=1"), USAGE, "rows=1", "`fairlead data show --help`"),
+        (("doctor", "x"), USAGE, "x", "`fairlead doctor --help`"),
+        (("runs", "nosuch"), MISSING, "nosuch: there is no such folder", "check the path"),
+        (("clean", "nosuch"), MISSING, "nosuch: there is no such folder", "check the path"),
+        (("chat", "several"), USAGE, "several: this folder holds runs; got a, b", "several/b"),
+        (("chat", "rows.jsonl"), USAGE, "rows.jsonl is a file", "a folder with config.json"),
+        (("eval", "smollm2-135m-instruct", "--preferences", "rows.jsonl"), USAGE, "holds conversations",
+         "`fairlead eval` as --conversations"),
+    ],
+)  # fmt: skip
+def test_mistakes_of_newcomers(here, early, words, code, says, fix):
+    (here / "j.yaml").write_text("sft:\n  num_epochs: 1\n")
+    for run_name in ("a", "b"):
+        artifact(here / "several" / run_name / "01-sft", "policy", "sft")
+    lines = failure(fairlead(*words, cwd=here, **ALONE), code) if words[0] == "demo" else early(code, *words)
+    assert says in lines[0]
+    assert fix in lines[-1]
+
+
+def test_a_model_without_its_tokenizer(here, folder):
+    shutil.copytree(folder, here / "broken", ignore=shutil.ignore_patterns("tokenizer*"))
+    lines = failure(fairlead("chat", "broken", "--prompt", "hi", cwd=here, **ALONE), MISSING)
+    assert lines[0].startswith("error: broken: the tokenizer of this model cannot be loaded; got ")
+    assert "download the whole folder" in lines[-1]
+
+
+def test_only_layouts_that_a_command_takes_are_offered(here, early):
+    (here / "u.jsonl").write_text('{"foo": 1}\n')
+    offered = early(BAD_DATA, "sft", "--data", "u.jsonl")[0]
+    assert "alpaca" in offered
+    assert "labelled" not in offered
+
+
+def test_many_changed_options_are_counted(tmp_path):
+    before = {"config": {f"option_{i}": 1 for i in range(9)}}
+    check_identity(tmp_path, before)
+    with pytest.raises(UserError, match=r"option_4 1 -> 2 \(and 4 more\)"):
+        check_identity(tmp_path, {"config": dict.fromkeys(before["config"], 2)})

@@ -52,6 +52,22 @@ def test_runs_names_stages_sizes_and_the_next_command(command):
     assert command("runs", "runs/a").splitlines() == lines
 
 
+def test_a_stage_that_never_did_a_step_is_no_unfinished_one(command, tmp_path):
+    check_identity(tmp_path / "01-sft", {})
+    assert "begun, no step yet" in command("runs", str(tmp_path))
+    assert "it has not done a step yet" in command("runs", str(tmp_path))
+    assert "begun, no step yet" in command("clean", str(tmp_path), "--yes")
+    assert not (tmp_path / "01-sft").exists()
+
+
+@pytest.mark.parametrize("kind", ["labelled", "pairs"])
+def test_show_names_a_command_that_takes_these_rows(command, home, kind):
+    (home / "labelled.jsonl").write_text('{"prompt": "a", "completion": "b", "label": false}\n')
+    printed = command("data", "show", f"{kind}.jsonl", "--model", "tiny")
+    assert ("next: fairlead sft" in printed) is False
+    assert ("next: fairlead reward" in printed) == (kind == "pairs")
+
+
 def test_runs_inside_a_run(command, home, monkeypatch):
     monkeypatch.chdir(home / "runs" / "a")
     assert command("runs", ".").splitlines()[2] == "  next: fairlead chat 01-sft"

@@ -64,6 +64,29 @@ def test_what_is_measured_is_said_as_it_begins(sft, tmp_path, capsys):
     assert said[2] == "eval: scores of 01-sft on 3 pairs"
 
 
+def test_a_report_lies_beside_its_model_and_is_never_written_over(sft, world, tmp_path, capsys):
+    """Without an output it goes into the model's own run; other options or another model make another folder."""
+    run = tmp_path / "mine"
+    shutil.copytree(sft.parent, run)
+    talks = write_rows(tmp_path / "talks.jsonl", [talk("hello", "fine"), talk("today", "thank")])
+
+    def made(model, *overrides):
+        words = [f"model={model}", "sampling.max_new_tokens=4", "runtime.device=cpu", "runtime.num_threads=1"]
+        return evaluate(load(EvalConfig, None, [*words, f"prompts={talks}", *overrides]))
+
+    first = made(run / sft.name)
+    assert first == run / "02-eval-sft"
+    before = (first / "evaluation.json").read_bytes()
+    second = made(run / sft.name, "max_prompts=1")
+    assert second == run / "03-eval-sft-2"
+    other = world.run("sft", tmp_path / "other", "max_steps=2")
+    assert made(other, f"output={run}") == run / "04-eval-sft-3"
+    assert (first / "evaluation.json").read_bytes() == before
+    capsys.readouterr()
+    assert made(run / sft.name, "max_prompts=1") == second
+    assert f"{second} says this already, skipped" in capsys.readouterr().err
+
+
 def test_the_first_prompts_are_the_first_that_fit(sft, tmp_path):
     prompts = write_rows(tmp_path / "p.jsonl", [talk(LONG, "no"), talk("hello", "fine"), talk("today", "thank")])
     folder = measure(sft, tmp_path / "run", f"prompts={prompts}", "max_prompts=1")

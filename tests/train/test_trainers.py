@@ -15,7 +15,7 @@ from fairlead.artifacts.manifest import digest, read_manifest, verify
 from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.summary import read_evaluation
 from tiny import tiny_model
-from tiny_stages import TRAINERS, fingerprints, rows_of, write_rows
+from tiny_stages import TRAINERS, fingerprints, preferences, rows_of, write_rows
 
 KINDS = {"sft": "policy", "reward": "reward", "dpo": "policy", "ppo": "policy"}
 
@@ -92,6 +92,18 @@ def test_held_out_rows_are_measured_before_and_after_sft(stages):
 def test_held_out_pairs_are_measured(stages, trainer):
     (measured,) = read_evaluation(stages[trainer] / "evaluation.json").preferences
     assert measured.num_pairs == 4
+
+
+def test_the_claims_of_a_reward_model_are_about_all_held_out_pairs(world, tmp_path):
+    chinese = [{"prompt": f"北京 {i}", "chosen": "今天 天气 很好", "rejected": "你好"} for i in range(20)]
+    pairs = write_rows(tmp_path / "pairs.jsonl", [*preferences(20), *chinese])
+    stage = world.run("reward", tmp_path / "run", f"data.train={pairs}", "data.held_out_rows=8")
+    whole, *groups = read_evaluation(stage / "evaluation.json").preferences
+    assert (whole.name, len(groups)) == ("held-out pairs", 2)
+    assert whole.num_pairs == sum(group.num_pairs for group in groups) == 8
+    right = sum(group.accuracy * group.num_pairs for group in groups)
+    assert whole.accuracy * 8 == pytest.approx(right)
+    assert "(8 pairs)" in (stage / "README.md").read_text()
 
 
 def test_samples_of_ppo_are_text_with_scores(stages):

@@ -20,8 +20,9 @@ def check_identity(folder: Path, identity: dict[str, Any]) -> None:
         return
     changed = _differences(orjson.loads(path.read_bytes()), orjson.loads(orjson.dumps(identity)))
     if changed:
+        more = f" (and {len(changed) - 5} more)" if len(changed) > 5 else ""
         raise UserError(
-            f"this stage was begun with other options or inputs: {'; '.join(changed[:5])}", where=str(folder),
+            f"this stage was begun with other options or inputs: {'; '.join(changed[:5])}{more}", where=str(folder),
             fix="give the options it was begun with, or another --output",
         )  # fmt: skip
 

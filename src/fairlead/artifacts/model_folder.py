@@ -62,7 +62,9 @@ def check_model_folder(folder: Path) -> ModelFolder:
         fix = "give a folder with config.json and *.safetensors, a starter name, or a hub id"
         raise UserError(f"there is no model at {folder}", fix=fix, exit_code=ExitCode.MISSING_INPUT)
     if not folder.is_dir():
-        raise UserError(f"{folder} is a file", want="a model folder", fix=f"give its folder, {folder.parent}")
+        raise UserError(
+            f"{folder} is a file", want="a model folder", fix="give a folder with config.json and *.safetensors"
+        )
     kind = "adapter" if (folder / ADAPTER_CONFIG).is_file() else "base"
     config_path = folder / (ADAPTER_CONFIG if kind == "adapter" else CONFIG)
     if not config_path.is_file():

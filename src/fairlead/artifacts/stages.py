@@ -118,14 +118,20 @@ def list_runs(root: Path) -> list[RunInfo]:
 
 
 def removable(root: Path) -> list[Removable]:
-    """What `fairlead clean` may delete: checkpoints of finished stages, and what killed writers left behind."""
-    found = [Removable(path, "left by a killed process", _bytes(path)) for path in leftovers(root)]
+    """What `fairlead clean` may delete: checkpoints of finished stages, stages that never did a step, leftovers."""
+    found = []
     for run in list_runs(root):
         for stage in run.stages:
             checkpoints = stage.path / "checkpoints"
-            if stage.finished and not stage.in_use and checkpoints.is_dir():
+            if stage.in_use:
+                continue
+            if stage.finished and checkpoints.is_dir():
                 found.append(Removable(checkpoints, "the stage is finished", _bytes(checkpoints)))
-    return found
+            elif not stage.finished and stage.last_step is None:
+                found.append(Removable(stage.path, "begun, no step yet", _bytes(stage.path)))
+    whole = {item.path for item in found}
+    torn = [path for path in leftovers(root) if not whole.intersection(path.parents)]
+    return [*(Removable(path, "left by a killed process", _bytes(path)) for path in torn), *found]
 
 
 def clean(items: list[Removable]) -> int:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from fairlead.cli.words import require_there
+
 
 def clean(folder: Path = Path("runs"), /, *, cache: bool = False, yes: bool = False) -> None:
     """List what can be deleted without losing a result: checkpoints of finished stages, leftovers of killed processes.
@@ -20,6 +22,8 @@ def clean(folder: Path = Path("runs"), /, *, cache: bool = False, yes: bool = Fa
     from fairlead.artifacts.stages import clean as delete
     from fairlead.runtime.environment import cache_folder
 
+    if folder != Path("runs"):
+        require_there(folder)
     items = removable(folder)
     if cache and cache_folder().is_dir():
         items.append(Removable(cache_folder(), "the cache", folder_bytes(cache_folder())))

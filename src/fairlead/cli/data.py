@@ -31,7 +31,8 @@ def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: Count = 3,
     from fairlead.runtime.environment import cache_folder
 
     (file,) = resolve_paths([path], cache_folder())
-    verb = {"preferences": ("reward",), "prompts": ("ppo", "--reward-model", "RUN")}.get(kind_of(file), ("sft",))
+    kind = kind_of(file)
+    verb = {"preferences": ("reward",), "prompts": ("ppo", "--reward-model", "RUN")}.get(kind, ("sft",))
     check_model(model, ("policy", "reward"), "model")
     from fairlead.data.show import show_file
     from fairlead.models.loading import load_tokenizer
@@ -40,4 +41,10 @@ def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: Count = 3,
     for text in show_file(file, load_tokenizer(model), num_rows=rows, max_length=max_length):
         console.print(text, "\n")
     named = () if model == "smollm2-135m-instruct" else ("--model", model)
-    print(f"green tokens are trained\nnext: {command_line(*verb, '--data', path, *named)}")
+    print("green tokens are trained; <...> is a part of a character, as the tokenizer names it")
+    if kind == "preferences":
+        print("of a preference both responses are scored: reward and dpo learn from the difference")
+    if kind == "labelled answers":
+        print("no command learns from labelled answers yet; their prompts serve `fairlead ppo`")
+    else:
+        print(f"next: {command_line(*verb, '--data', path, *named)}")

@@ -22,5 +22,5 @@ def export(artifact: Path, folder: Path, /) -> None:
     from fairlead.models.export import export as merge
 
     difference = merge(stage, folder)
-    print(f"largest difference between the logits of the merged model and of the adapter: {difference:.2g}")
+    print(f"largest difference between the logits of the merged model and of the adapter: {difference:.2g} (rounding)")
     show_result("Merged model", folder, ("chat", folder))

@@ -76,7 +76,7 @@ def explain(problem: BaseException, words: Sequence[str]) -> ExitCode:
             return _tell(problem)
         case CycloptsError():
             what, _, hint = str(problem).partition(" Did you mean ")
-            near = f"did you mean {hint.partition('?')[0]}?" if hint else "`fairlead --help` lists the commands"
+            near = f"did you mean {hint.partition('?')[0]}?" if hint else f"see {_help_of(words)}"
             return _tell(UserError(what.strip(), where="command line", fix=near))
         case KeyboardInterrupt():
             print("interrupted", file=sys.stderr)
@@ -89,6 +89,12 @@ def explain(problem: BaseException, words: Sequence[str]) -> ExitCode:
             return _tell(_from_os(problem))
         case _:
             return _internal(problem, words)
+
+
+def _help_of(words: Sequence[str]) -> str:
+    """Where the words that a command takes are explained."""
+    verb = " ".join(words[: 2 if words[:1] == ["data"] else 1])
+    return f"`fairlead {verb} --help`" if verb.split(" ")[0] in (*VERBS, "data") else "`fairlead --help`"
 
 
 def main() -> None:

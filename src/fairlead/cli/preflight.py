@@ -12,7 +12,7 @@ from fairlead.artifacts.atomic import require_folder
 from fairlead.artifacts.lock import require_free
 from fairlead.artifacts.manifest import Kind, is_begun, read_manifest, require_kind
 from fairlead.artifacts.model_folder import check_model_folder, may_be_hub_id
-from fairlead.artifacts.stages import is_finished, is_run, is_taken, policy_of, stage_folder
+from fairlead.artifacts.stages import is_finished, is_run, is_taken, list_runs, policy_of, stage_folder
 from fairlead.config.chat import ChatConfig
 from fairlead.config.common import RowsConfig
 from fairlead.config.journey import STAGES, JourneyConfig, models_of, rows_of
@@ -57,7 +57,8 @@ def check_eval(config: EvalConfig) -> None:
             "there is nothing to measure on", where="command line", want="conversations, preferences or prompts",
             fix=f"fairlead eval {model} --conversations HELD_OUT.jsonl",
         )  # fmt: skip
-    require_folder(Path(config.output), ROOM_BYTES)
+    if config.output:
+        require_folder(Path(config.output), ROOM_BYTES)
     _check_rows(config)
 
 
@@ -69,6 +70,7 @@ def check_chat(config: ChatConfig) -> None:
 def check_journey(journey: JourneyConfig) -> None:
     """Check every stage for what no other stage of the journey makes."""
     require_folder(Path(journey.output), ROOM_BYTES)
+    _require_own(Path(journey.output))
     for name in (*STAGES, "eval"):
         config = getattr(journey, name)
         if config is None:
@@ -81,6 +83,15 @@ def check_journey(journey: JourneyConfig) -> None:
         _check_rows(config)
 
 
+def _require_own(run: Path) -> None:
+    """A journey does not mix its stages with those that commands made one by one."""
+    if is_run(run) and not (run / "recipe.yaml").is_file():
+        raise UserError(
+            "this folder holds stages that no recipe made", where=str(run), want="a new folder, or one of a journey",
+            fix="choose another folder: output=FOLDER",
+        )  # fmt: skip
+
+
 def check_model(name: str, kinds: Collection[Kind], option: str) -> None:
     """Refuse a name that is no model, a folder that may not be parsed, an unfinished stage or one of another kind."""
     path = Path(name)
@@ -90,6 +101,11 @@ def check_model(name: str, kinds: Collection[Kind], option: str) -> None:
         require_kind(path, kinds, wanted_for=option)
     elif name and is_run(path):
         policy_of(path)
+    elif path.is_dir() and (runs := list_runs(path)):
+        raise UserError(
+            "this folder holds runs", where=name, got=", ".join(run.name for run in runs[:5]), want="one of them",
+            fix=f"name one, such as {runs[-1].path}",
+        )  # fmt: skip
     elif name and path.exists():
         check_model_folder(path)
     elif not may_be_hub_id(name):

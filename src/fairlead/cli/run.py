@@ -14,7 +14,8 @@ Usage: fairlead run RECIPE.yaml [--dry-run] [key=value | --key value ...]
 
 RECIPE is a file, or the name of a recipe that comes with fairlead: {names}
   --dry-run   print the resolved recipe, the stages and estimates of time, memory and disk; run nothing
-Options are dotted names of the recipe's keys, such as sft.optim.lr=1e-5; they win over the recipe.
+Options are dotted names of the recipe's keys, such as sft.optim.lr=1e-5; they win over the recipe. docs/options.md
+lists them, and `fairlead sft --help` those of a stage.
 """
 
 
@@ -23,6 +24,10 @@ def run(*words: Words) -> None:
     if {"-h", "--help"} & set(words):
         print(HELP.format(names=", ".join(sorted(_shipped()))), end="")
         return
+    if {"--quick", "--with"} & set(words):
+        raise UserError(
+            "--quick and --with belong to the demo", where="command line", fix="fairlead demo --quick",
+        )  # fmt: skip
     flags, rest = take_flags(words, ["--dry-run"])
     recipe, overrides = split_recipe(rest)
     if recipe is None:

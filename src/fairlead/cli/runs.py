@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fairlead.cli.words import require_there
+
 if TYPE_CHECKING:
     from fairlead.artifacts.stages import RunInfo, StageInfo
 
@@ -19,6 +21,8 @@ def runs(folder: Path = Path("runs"), /) -> None:
     from fairlead.artifacts.atomic import size_text
     from fairlead.artifacts.stages import list_runs
 
+    if folder != Path("runs"):
+        require_there(folder)
     found = list_runs(folder)
     for run in found:
         print(f"{run.path}  {size_text(run.size_bytes)}")
@@ -40,7 +44,9 @@ def next_command(run: "RunInfo") -> str:
     if _planned(run) - {stage.name.partition("-")[2] for stage in run.stages if stage.finished}:
         return command_line("run", run.path / "recipe.yaml")
     if not run.finished:
-        return "repeat the command that began the unfinished stage; it goes on from its last checkpoint"
+        anew = all(stage.finished or stage.last_step is None for stage in run.stages)
+        how = "it has not done a step yet" if anew else "it goes on from its last checkpoint"
+        return f"repeat the command that began the unfinished stage; {how}"
     if policy := preferred([stage.path for stage in run.stages if stage.kind == "policy"]):
         return command_line("chat", policy)
     if rewards := [stage.path for stage in run.stages if stage.kind == "reward"]:
@@ -64,4 +70,6 @@ def _planned(run: "RunInfo") -> set[str]:
 def _state(stage: "StageInfo") -> str:
     if stage.in_use:
         return f"running, step {stage.last_step or 0}"
-    return stage.kind if stage.finished else f"unfinished, step {stage.last_step or 0}"
+    if stage.finished:
+        return stage.kind
+    return "begun, no step yet" if stage.last_step is None else f"unfinished, step {stage.last_step}"

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from fairlead.config.document import help_text
 from fairlead.config.parse import SHORT_OPTIONS, load
-from fairlead.errors import UserError
+from fairlead.errors import ExitCode, UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
@@ -57,6 +57,14 @@ def required(value: str, option: str, fix: str) -> str:
     if not value:
         raise UserError(f"{option} is missing", where="command line", fix=fix)
     return value
+
+
+def require_there(folder: Path) -> None:
+    """A folder that the user named must be there."""
+    if not folder.is_dir():
+        raise UserError(
+            "there is no such folder", where=str(folder), fix="check the path", exit_code=ExitCode.MISSING_INPUT
+        )
 
 
 def show_result(what: str, folder: Path, *next_commands: Sequence[object]) -> None:

@@ -88,13 +88,16 @@ def show_value(value: Any) -> str:
 def help_text(verb: str, model: type[BaseModel], usage: str, short: dict[str, str]) -> str:
     """The page of `fairlead VERB --help`: every option with its default, type, range and docstring."""
     lines = [f"fairlead {verb}: {_first_line(model)}", "", f"Usage: {usage}", ""]
+    groups = list(option_groups(model))
+    named = {option.path for group in groups for option in group.options}
+    name, value = ("optim.lr", "1e-5") if "optim.lr" in named else ("sampling.temperature", "0.7")
     lines += [
-        "Options are written `--optim.lr 1e-5`, `--optim.lr=1e-5` or `optim.lr=1e-5`; they win over the recipe.",
+        f"Options are written `--{name} {value}`, `--{name}={value}` or `{name}={value}`; they win over the recipe.",
         "Lists are written `a,b` or `[a, b]`.",
     ]
     if short:
         lines.append("Short: " + ", ".join(f"--{name} for --{path}" for name, path in short.items()) + ".")
-    for group in option_groups(model):
+    for group in groups:
         lines += ["", f"{group.path}: {group.help}" if group.path else "General"]
         for option in group.options:
             lines.append(f"  --{option.path}  <{option.kind}>  default {option.default}")

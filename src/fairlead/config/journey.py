@@ -104,9 +104,9 @@ class JourneyConfig(Section):
         """There is a stage, and all write into the folder of the run."""
         if all(getattr(self, name) is None for name in STAGES):
             raise ValueError(f"the recipe has no stage; write one or more of {', '.join(STAGES)}")
-        own_default = StageConfig().output
         for name in (*STAGES, "eval"):
-            if getattr(getattr(self, name), "output", own_default) != own_default:
+            section = getattr(self, name)
+            if isinstance(section, StageConfig | EvalConfig) and section.output != type(section)().output:
                 raise ValueError(f"{name}.output: a stage writes into the folder of the recipe; write output instead")
         return self
 

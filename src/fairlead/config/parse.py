@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from fairlead.config.document import is_list, option_groups, options, section_of, show_value
+from fairlead.config.journey import STAGES
 from fairlead.errors import ExitCode, UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -132,7 +133,7 @@ def with_overrides(model_class: type[BaseModel], recipe: Recipe, overrides: Sequ
         if section_of(_annotation(model_class, keys)) is not None:
             _parent(values, keys)[keys[-1]] = {}
     given: set[Keys] = set()
-    for written, text in split_overrides(overrides):
+    for written, text in _split_overrides(model_class, overrides):
         keys = _resolve(model_class, written)
         annotation = _annotation(model_class, keys)
         value = _parse_value(annotation, text, written)
@@ -150,8 +151,9 @@ def with_overrides(model_class: type[BaseModel], recipe: Recipe, overrides: Sequ
     return Recipe(values, places, recipe.name)
 
 
-def split_overrides(tokens: Sequence[str]) -> Iterable[tuple[str, str]]:
+def _split_overrides(model_class: type[BaseModel], tokens: Sequence[str]) -> Iterable[tuple[str, str]]:
     """Command-line words to (option as written, value)."""
+    has_data = "data" in model_class.model_fields
     waiting = iter(tokens)
     for token in waiting:
         name, equals, value = token.partition("=")
@@ -161,13 +163,12 @@ def split_overrides(tokens: Sequence[str]) -> Iterable[tuple[str, str]]:
                     f"{token!r} is neither an option nor a value of one",
                     where="command line",
                     want="key=value or --key value",
-                    fix=f"write the option's name before it, such as --data {token}",
+                    fix=f"write the option's name before it: {'--data' if has_data else '--OPTION'} {token}",
                 )
-            try:
-                value = next(waiting)
-            except StopIteration:
-                value = "--"
+            value = next(waiting, "--")
             if value.startswith("--"):
+                written = token.removeprefix("--").replace("-", "_")
+                _resolve(model_class, written)  # a name that is no option is the mistake to tell
                 raise UserError(f"{token} has no value", where="command line", fix=f"write {token}=VALUE")
         yield name.removeprefix("--").replace("-", "_"), value
 
@@ -192,7 +193,7 @@ def _read_text(path: Path) -> str:
         raise UserError(
             "this recipe does not exist",
             where=str(path),
-            fix="check the path, or leave the recipe out and give options only",
+            fix="check the path",
             exit_code=ExitCode.MISSING_INPUT,
         ) from None
     except IsADirectoryError:
@@ -328,6 +329,8 @@ def _explain(model_class: type[BaseModel], recipe: Recipe, detail: ErrorDetails,
     if detail["type"] == "extra_forbidden":
         near = did_you_mean(model_class, path)
         fix = f"did you mean {near}?" if near else "see docs/options.md or --help for all options"
+        if path in STAGES:
+            fix = f"a recipe with stages is a journey: fairlead run {recipe.name}"
         return UserError(f"unknown option {path}{more}", where=where, fix=fix)
     if detail["type"] == "missing":
         return UserError(f"{path} is missing{more}", where=where, fix=f"add {path}")

@@ -219,5 +219,5 @@ class EvalConfig(Section):
     """Size of a forward pass."""
     runtime: RuntimeConfig = RuntimeConfig()
     """Devices, precision, seed."""
-    output: str = "runs/default"
-    """Folder of the run; the report goes into a folder of its own inside."""
+    output: str = ""
+    """Folder of the run; the report goes into a folder of its own inside. Empty: the run that the model lies in."""

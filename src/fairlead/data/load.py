@@ -28,9 +28,9 @@ R = TypeVar("R", Conversation, Preference, Prompt)
 
 _ALL_KINDS: tuple[Kind, ...] = ("prompts", "conversations", "preferences", "labelled answers")
 _TAKEN_BY: Mapping[Kind, str] = {
-    "conversations": "`fairlead sft` takes conversations",
-    "preferences": "`fairlead reward` and `fairlead dpo` take preferences; sft wants one answer per prompt",
-    "prompts": "`fairlead ppo` takes prompts; other stages want answers",
+    "conversations": "give them to `fairlead sft`, or to `fairlead eval` as --conversations",
+    "preferences": "give them to `fairlead reward` or `fairlead dpo`, or to `fairlead eval` as --preferences",
+    "prompts": "give them to `fairlead ppo`, or to `fairlead eval` as --prompts; the others want answers",
     "labelled answers": "no command takes labelled answers yet",
 }
 
@@ -163,7 +163,7 @@ def _layout_of(path: Path, rows: Sequence[Row], kinds: tuple[Kind, ...]) -> Layo
         return None
     found = Counter(layout.name for layout in map(detect, parsed) if layout is not None)
     if not found:
-        raise _unknown(path, parsed[0])
+        raise _unknown(path, parsed[0], kinds)
     name = found.most_common(1)[0][0]
     layout = next(layout for layout in LAYOUTS if layout.name == name)
     if layout.kind not in kinds:
@@ -177,8 +177,8 @@ def _layout_of(path: Path, rows: Sequence[Row], kinds: tuple[Kind, ...]) -> Layo
     return layout
 
 
-def _unknown(path: Path, row: dict[str, Any]) -> UserError:
-    known = "; ".join(f"{layout.name} ({layout.looks_like})" for layout in LAYOUTS)
+def _unknown(path: Path, row: dict[str, Any], kinds: tuple[Kind, ...]) -> UserError:
+    known = "; ".join(f"{layout.name} ({layout.looks_like})" for layout in LAYOUTS if layout.kind in kinds)
     return UserError(
         "the layout of the rows is not known",
         where=str(path),

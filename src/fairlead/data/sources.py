@@ -5,6 +5,7 @@ import csv
 import gzip
 import hashlib
 import io
+import shlex
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -154,7 +155,9 @@ def _not_utf8(path: Path, guess: str, at: str) -> UserError:
         f"the file is not UTF-8 ({at})",
         where=str(path),
         got=f"perhaps {guess}",
-        fix=f"convert it: iconv -f {guess.split(maxsplit=1)[0]} -t UTF-8 {path.name} > utf8-{path.name}",
+        fix="convert it: iconv -f {} -t UTF-8 {} > {}".format(
+            guess.split(maxsplit=1)[0], shlex.quote(str(path)), shlex.quote(str(path.with_name(f"utf8-{path.name}")))
+        ),
         exit_code=_BAD,
     )
 

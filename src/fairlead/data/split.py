@@ -111,7 +111,7 @@ def _sizes(parts: Mapping[str, float | int], rows: Sequence[int]) -> dict[str, i
             "there are too few rows to split",
             got=f"{sum(rows)} different rows of {len(rows)} prompts",
             want=", ".join(f"{name}: {size}" for name, size in parts.items()),
-            fix="give more rows or ask for fewer held-out rows",
+            fix="give more rows, or ask for fewer",
             exit_code=ExitCode.BAD_DATA,
         )
     # Rounding the running sum keeps the parts adding up to the whole

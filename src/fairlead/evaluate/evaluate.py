@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 from fairlead.algos.kl import kl_k1
@@ -61,27 +62,32 @@ from fairlead.runtime.machine import peak_memory_bytes
 from fairlead.runtime.start import Runtime, start
 
 SHOWN_ANSWERS = 24
-NAMES = {"model", "parent", "reward_model"}  # of models: their digests are compared instead
+DEFAULT_RUN = Path("runs/default")  # for a model that lies in no run
+NAMES = {"model", "parent", "reward_model", "output"}  # of models: their digests are compared instead
 
 
 def evaluate(config: EvalConfig) -> Path:
-    """Measure, write `evaluation.json` and the report; returns the folder. A finished, unchanged one is kept."""
+    """Measure, write `evaluation.json` and the report; returns the folder.
+
+    A finished report that says the same already is kept, one of another model or of other options stays beside it.
+    """
     if not config.model:
         raise UserError("no model was named", where="model", fix="fairlead eval RUN_OR_MODEL --prompts FILE")
     runtime = start(config.runtime)
     subject = resolve(config.model)
     parent = _parent_of(config, subject)
     reward = _reward_of(config)
-    name = _report_name(subject)
-    folder = stage_folder(Path(config.output), name)
+    run = Path(config.output) if config.output else subject.artifact.parent if subject.artifact else DEFAULT_RUN
     judges = {"reward": reward} if reward else {}
-    if _tells(folder, config, {"model": subject, **({"parent": parent} if parent else {}), **judges}):
+    folder = _folder_of_report(run, config, {"model": subject, **({"parent": parent} if parent else {}), **judges})
+    if is_finished(folder):
+        runtime.say(f"eval: {folder} says this already, skipped")
         return folder
     began = time.monotonic()
     known = None
     if parent is not None:
-        earlier = stage_folder(Path(config.output), _report_name(parent))
-        if _tells(earlier, config, {"model": parent, **judges}):
+        earlier = _folder_of_report(run, config, {"model": parent, **judges})
+        if is_finished(earlier):
             known = read_evaluation(earlier / "evaluation.json")
     bench = _Bench.of(config, runtime, subject, parent, reward, known)
     for note in bench.roles.notes:
@@ -90,7 +96,7 @@ def evaluate(config: EvalConfig) -> Path:
     if runtime.is_main:
         with lock(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _save(folder, name, bench, evaluation, digests, time.monotonic() - began)
+            _save(folder, _report_name(subject), bench, evaluation, digests, time.monotonic() - began)
     runtime.ranks.barrier()
     return folder
 
@@ -123,10 +129,18 @@ def _report_name(subject: Source) -> str:
     return f"eval-{subject.manifest.stage}" if subject.manifest else "eval"
 
 
+def _folder_of_report(run: Path, config: EvalConfig, models: Mapping[str, Source]) -> Path:
+    """The finished report that tells what is asked for, else where a new one goes; none is ever written over."""
+    name = _report_name(models["model"])
+    for number in count(1):
+        folder = stage_folder(run, name if number == 1 else f"{name}-{number}")
+        if not is_finished(folder) or _tells(folder, config, models):
+            return folder
+    raise AssertionError("there is always a next number")
+
+
 def _tells(folder: Path, config: EvalConfig, models: Mapping[str, Source]) -> bool:
     """Whether this is a finished report of these models, by digest, with the same options on the same rows."""
-    if not is_finished(folder):
-        return False
     manifest = read_manifest(folder)
     options = config.model_dump(mode="json", exclude=NAMES)
     return (

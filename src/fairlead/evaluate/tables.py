@@ -192,11 +192,12 @@ def tiles(evaluation: Evaluation) -> list[Tile]:
         found.append(_accuracy_tile(evaluation))
     if rewards := evaluation.rewards:
         effect = NONE if rewards.effect_in_sd is None else f"{signed(rewards.effect_in_sd)} SD"
-        note = f"mean score {signed(rewards.paired_difference)}, {interval(rewards.low, rewards.high, signed)}"
+        change = f"{signed(rewards.paired_difference)}, {interval(rewards.low, rewards.high, signed)}"
+        note = f"in standard deviations of the scores before; mean score {change}"
         found.append(Tile(f"Score gain, {_name(evaluation)}", effect, note, _tone(rewards.low > 0, rewards.low <= 0)))
     if kl := evaluation.kl:
-        note = f"nats per response from its reference, {interval(kl.low, kl.high)}"
-        found.append(Tile(f"Distance, {_name(evaluation)}", f"{kl.mean_sequence_kl:.1f} nats", note, ""))
+        note = f"nats per response from its reference (KL), {interval(kl.low, kl.high)}"
+        found.append(Tile(f"Distance, {_name(evaluation)}", f"{fixed(kl.mean_sequence_kl)} nats", note, ""))
     return found
 
 

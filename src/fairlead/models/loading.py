@@ -40,7 +40,15 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 def tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (ValueError, OSError) as error:
+        raise UserError(
+            "the tokenizer of this model cannot be loaded", where=str(folder),
+            got=str(error).splitlines()[0].rstrip(":"),
+            want="tokenizer.json and tokenizer_config.json beside the weights", fix="download the whole folder",
+            exit_code=ExitCode.MISSING_INPUT,
+        ) from error  # fmt: skip
     if tokenizer is None or not tokenizer.is_fast:
         raise UserError(
             "this tokenizer has no tokenizer.json, so characters cannot be traced to tokens", where=str(folder),

@@ -111,8 +111,8 @@ def _hub(name: str, revision: str | None) -> BaseWeights:
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise UserError(
             "there is no such folder, and as a hub id (owner/name) it could not be had", where=name,
-            got=f"{type(error).__name__}", want="a folder that is there, a reachable hub, or the model in HF_HOME",
-            fix="check the path, pass --model PATH of a folder on disk, or leave --model away to use the starter model",
+            got="no answer, or none with this name", want="a folder that is there, a reachable hub, or it in HF_HOME",
+            fix=f"check the path, or name a folder on disk, or a starter model: {', '.join(STARTER_MODELS)}",
             exit_code=ExitCode.MISSING_INPUT,
         ) from error  # fmt: skip
     check_model_folder(folder)

@@ -14,9 +14,14 @@ from fairlead.pipeline.run import run_config
 from fairlead.runtime.environment import cache_folder
 
 QUICK = (
-    "split.sft=40", "split.preference=32", "split.ppo=48", "split.held_out=16", "sft.num_epochs=1",
-    "ppo.num_iterations=3", "ppo.prompts_per_iteration=16", "ppo.mini_batch_size=8", "reward.num_epochs=1",
+    "split.sft=32", "split.preference=24", "split.ppo=32", "split.held_out=12", "sft.num_epochs=1",
+    "ppo.num_iterations=2", "ppo.prompts_per_iteration=16", "ppo.mini_batch_size=8", "reward.num_epochs=1",
+    "eval.max_pairs=24",
 )  # fmt: skip
+QUICK_NOTE = (
+    "This is the quick version: it shows that every stage runs. It holds out too few prompts and pairs for the claims "
+    "that count them, and trains too little for the others; `fairlead demo` without --quick is the one to judge by."
+)
 DPO = (
     "dpo.model.name=@sft", "dpo.data.train=@replies/train.jsonl", "dpo.data.held_out=@replies/held_out.jsonl",
     "dpo.data.max_length=256", "dpo.optim.lr=1e-4", "dpo.add_end_token=false", "dpo.num_epochs=1",
@@ -40,7 +45,8 @@ def run_demo(
     journey = load(JourneyConfig, shipped_recipe("demo"), changes)
     fetch(cache_folder(), say=_say)
     check(journey)
-    run = run_config(journey.model_copy(update={"notes": (STARTER_NOTE, *journey.notes)}), dry_run=dry_run)
+    notes = (STARTER_NOTE, *((QUICK_NOTE,) if quick else ()), *journey.notes)
+    run = run_config(journey.model_copy(update={"notes": notes}), dry_run=dry_run)
     if not dry_run:
         _say(f"\nTalk to it:  fairlead chat {shlex.quote(str(run))}\nLook at it:  {run / 'report.html'}")
     return run

@@ -1,5 +1,6 @@
 """Reward model from preference pairs: a score at the last token, higher for the chosen response."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,16 @@ from torch import Tensor
 from fairlead.algos.reward_loss import pairwise_log_exp, pairwise_log_sig
 from fairlead.config.stages import RewardConfig
 from fairlead.data.collate import collate_pairs
+from fairlead.data.examples import PairExample
 from fairlead.data.sampler import step_rows
-from fairlead.evaluate.preference_accuracy import accuracy_of, measure_preferences, pair_scores, score_facts
-from fairlead.evaluate.summary import Evaluation, StageSummary
+from fairlead.evaluate.preference_accuracy import (
+    Scores,
+    accuracy_of,
+    measure_preferences,
+    pair_scores,
+    score_facts,
+)
+from fairlead.evaluate.summary import Evaluation, PreferenceAccuracy, StageSummary
 from fairlead.models.build import add_trainable, ready
 from fairlead.models.roles import Roles
 from fairlead.models.save import role_tensors, write_role
@@ -22,6 +30,7 @@ from fairlead.train.optimizer import Optimizer
 from fairlead.train.rows import load_preferences, padding_token, policy_source, rejects_path, template_of
 from fairlead.train.stage import open_stage
 
+ALL_HELD_OUT = "held-out pairs"
 PAIRS_FOR_FACTS = 64  # training pairs whose scores give what ppo normalises by, where no pair is held out
 
 
@@ -86,7 +95,7 @@ def train_reward(config: RewardConfig) -> Path:
         sizes = {"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps}
         evaluation = Evaluation(
             StageSummary("reward", "reward", model=stage.folder.name, parent=source.name, sizes=sizes),
-            preferences=tuple(accuracy_of(name, pairs, scores[name]) for name, pairs in rows.held_out.items()),
+            preferences=_measured(rows.held_out, scores),
         )
         facts: dict[str, Any] = score_facts(scores.values())
         tensors = role_tensors(roles, "reward")
@@ -96,3 +105,15 @@ def train_reward(config: RewardConfig) -> Path:
 
         facts |= {"score_at": config.score_at, "pad_token_id": padding_token(template)}
         return stage.finish("reward", source, write_model, evaluation=evaluation, facts=facts)
+
+
+def _measured(
+    held_out: Mapping[str, Sequence[PairExample]], scores: Mapping[str, Scores]
+) -> tuple[PreferenceAccuracy, ...]:
+    """Accuracy on all held-out pairs first, which the claims are about, then on each group if there are several."""
+    each = tuple(accuracy_of(name, pairs, scores[name]) for name, pairs in held_out.items())
+    if len(each) < 2:
+        return each
+    pairs = [pair for group in held_out.values() for pair in group]
+    chosen, rejected = ([score for name in held_out for score in scores[name][side]] for side in (0, 1))
+    return accuracy_of(ALL_HELD_OUT, pairs, (chosen, rejected)), *each
