@@ -1,5 +1,7 @@
 # Every target sets itself up from a bare checkout: Python 3.11, 3.12 or 3.13 and make are all it needs.
-#   make demo                   the whole journey on real weights and rows, then chat with the result
+#   make demo                   the whole journey on real weights and rows, then a report and the command to chat
+#   make demo DEMO=--quick      a small version of a few minutes; DEMO takes any option of `fairlead demo`
+#   make fetch                  set up and bring the starter weights and rows, run nothing
 #   make demo TORCH_INDEX=URL   take torch from this extra index (the CPU one of PyTorch's install page saves 3 GB)
 #   make test, make check       the tests; linters, types, layers and generated docs
 

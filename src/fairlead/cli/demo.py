@@ -7,7 +7,7 @@ HELP = """fairlead demo: the whole journey on starter weights and rows.
 
 Usage: fairlead demo [--quick] [--with dpo] [--output DIR] [--dry-run] [key=value | --key value ...]
 
-  --quick       a version of about three minutes; its numbers show less
+  --quick       a version of three minutes: every stage runs, but too little for its numbers to show much
   --with dpo    also train the DPO branch on the same pairs
   --output DIR  folder of the run (default runs/demo, or runs/demo-quick with --quick)
   --dry-run     print the stages and the minutes to expect on this machine; run nothing
