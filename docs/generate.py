@@ -8,13 +8,14 @@ from pathlib import Path
 from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options_page
 from fairlead.config.journey import JourneyConfig
-from fairlead.config.stages import DpoConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig
+from fairlead.config.stages import DpoConfig, EvalConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig
 from fairlead.errors import ExitCode
 
 VERBS = {
     "sft": SftConfig,
     "reward": RewardConfig,
     "ppo": PpoConfig,
+    "grpo": GrpoConfig,
     "dpo": DpoConfig,
     "eval": EvalConfig,
     "chat": ChatConfig,

@@ -1,4 +1,4 @@
-"""The four trainers on a tiny random Llama and invented rows, English and Chinese: a run takes less than a second."""
+"""The trainers on a tiny random Llama and invented rows, English and Chinese: a run takes less than a second."""
 
 import hashlib
 import json
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairlead.config.parse import load
-from fairlead.config.stages import DpoConfig, PpoConfig, RewardConfig, SftConfig
+from fairlead.config.stages import DpoConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig
 from fairlead.train.dpo import train_dpo
+from fairlead.train.grpo import train_grpo
 from fairlead.train.ppo import train_ppo
 from fairlead.train.reward import train_reward
 from fairlead.train.sft import train_sft
@@ -19,6 +20,7 @@ TRAINERS = {
     "reward": (RewardConfig, train_reward),
     "dpo": (DpoConfig, train_dpo),
     "ppo": (PpoConfig, train_ppo),
+    "grpo": (GrpoConfig, train_grpo),
 }
 
 _ENGLISH = [
@@ -98,7 +100,7 @@ class TinyWorld:
 
     def words(self, trainer, output, *overrides):
         """What would stand on the command line."""
-        rows = self.conversations if trainer in ("sft", "ppo") else self.preferences
+        rows = self.conversations if trainer in ("sft", "ppo", "grpo") else self.preferences
         words = [
             f"output={output}", f"model.name={self.model}", "model.lora.rank=4", f"data.train={rows}",
             "data.max_length=256", "runtime.device=cpu", "runtime.dtype=float32",
@@ -108,6 +110,11 @@ class TinyWorld:
             words += [
                 f"reward_model={self.reward}", "num_iterations=3", "prompts_per_iteration=6", "mini_batch_size=3",
                 "sampling.max_new_tokens=8",
+            ]  # fmt: skip
+        elif trainer == "grpo":
+            words += [
+                f"reward_model={self.reward}", "num_iterations=3", "prompts_per_iteration=2",
+                "num_responses_per_prompt=6", "mini_batch_size=6", "sampling.max_new_tokens=8",
             ]  # fmt: skip
         else:
             words += ["batch.rows=6", "num_epochs=1", "data.held_out_rows=4"]

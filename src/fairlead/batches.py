@@ -105,7 +105,7 @@ class Rollout:
     sampler_logprobs: Float[Tensor, "B R"]  # reported by the sampler
     old_logprobs: Float[Tensor, "B R"]  # recomputed by the trainer before the first update
     reference_logprobs: Float[Tensor, "B R"]
-    values: Float[Tensor, "B R"]  # the critic's value of the state before each token
+    values: Float[Tensor, "B R"]  # the critic's value of the state before each token; 0 without a critic
     scores: Float[Tensor, "B"]  # the reward model's score of each response
 
     def rows(self, index: list[int]) -> "Rollout":

@@ -29,10 +29,14 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A dialogue that waits for an assistant turn. `source` is `file:line`."""
+    """A dialogue that waits for an assistant turn. `source` is `file:line`.
+
+    `answer` is the assistant turn that the row holds, if any: no model sees it, a verifier compares with it.
+    """
 
     messages: tuple[Message, ...]
     source: str = ""
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options
 from fairlead.config.journey import JourneyConfig
-from fairlead.config.stages import DpoConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig
+from fairlead.config.stages import DpoConfig, EvalConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig
 
 ROOT = Path(__file__).parents[2]
 VERBS = {
@@ -15,6 +15,7 @@ VERBS = {
     "reward": RewardConfig,
     "dpo": DpoConfig,
     "ppo": PpoConfig,
+    "grpo": GrpoConfig,
     "eval": EvalConfig,
     "chat": ChatConfig,
     "run": JourneyConfig,

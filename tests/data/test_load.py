@@ -154,7 +154,7 @@ def test_conversations(tmp_path, layout, row, expected):
     assert loaded.records == (Conversation(expected, f"{path}:1"),)
     assert loaded.layouts == {str(path): layout}
     assert loaded.num_rows == 1
-    assert read_prompts([path]).records == (Prompt(expected[:-1], f"{path}:1"),)
+    assert read_prompts([path]).records == (Prompt(expected[:-1], f"{path}:1", expected[-1].content),)
     with pytest.raises(UserError, match="holds conversations") as caught:
         read_preferences([path])
     assert caught.value.exit_code == 2

@@ -78,6 +78,10 @@ SMALL = {
         "--num-iterations", "1", "--prompts-per-iteration", "4", "--mini-batch-size", "2",
         "--sampling.max-new-tokens", "4", "--ptx-coef", "0.1", "--ptx-data", "my.jsonl",
     ],
+    "grpo": [
+        "--num-iterations", "1", "--prompts-per-iteration", "2", "--num-responses-per-prompt", "2",
+        "--mini-batch-size", "4", "--sampling.max-new-tokens", "4",
+    ],
     "eval": ["--sampling.max-new-tokens", "4", "--max-prompts", "3"],
     "chat": ["--sampling.max-new-tokens", "4"],
     "data": ["--model", "tiny"],
@@ -109,7 +113,7 @@ def test_the_walk_through_ends_where_it_says(walked):
 
 def test_every_logged_metric_is_explained(walked):
     page = (ROOT / "docs" / "metrics.md").read_text()
-    explained = {name.partition("/")[0] for name in re.findall(r"`([a-z_0-9]+(?:/GROUP)?)`", page)}
+    explained = {name.partition("/")[0] for name in re.findall(r"`([a-z_0-9]+(?:/GROUP|/NAME)?)`", page)}
     logged = set()
     for file in [*walked.glob("runs/*/*/metrics.jsonl"), *walked.glob("runs/*/*/timings.jsonl")]:
         for line in file.read_bytes().splitlines():

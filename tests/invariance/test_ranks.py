@@ -22,7 +22,7 @@ from tiny import write_conversations, write_preferences
 
 from .driver import run
 
-STAGES = ("sft", "reward", "dpo", "ppo")
+STAGES = ("sft", "reward", "dpo", "ppo", "grpo")
 ROWS = 11  # rows of a step: 8 micro-batches; the second step has 5, so one rank of two runs an idle micro-batch
 pytestmark = pytest.mark.timeout(1800)  # the whole matrix trains about 200 stages before its first test
 LAYOUTS = ("1x1", "replicated", "fsdp", "replicated-resumed", "fsdp-resumed")
@@ -42,6 +42,7 @@ QUICK = [
     Case("1x1", "sft", "full"), Case("replicated", "sft", "full"), Case("fsdp", "sft", "full"),
     Case("fsdp", "reward", "full"), Case("replicated", "dpo", "lora"), Case("fsdp", "dpo", "lora"),
     Case("replicated", "ppo", "lora"), Case("fsdp", "ppo", "lora"), Case("fsdp-resumed", "ppo", "lora"),
+    Case("replicated", "grpo", "lora"), Case("fsdp", "grpo", "full"),
 ]  # fmt: skip
 WHOLE = [Case(layout, stage, tuning) for layout in LAYOUTS for stage in STAGES for tuning in ("lora", "full")]
 WHOLE += [
@@ -76,7 +77,7 @@ class Laboratory:
         start = self.tiny(case.family) if first else self.result(self.parent(case, "sft"))
         rows = self.preferences if case.stage in ("reward", "dpo") else self.conversations
         # Two ranks share 7 of ppo's as 4 and 3, so that one runs an idle one in every step of policy and critic.
-        most = 7 if case.stage == "ppo" and not case.checkpointed else 8
+        most = 7 if case.stage in ("ppo", "grpo") and not case.checkpointed else 8
         micro_batches = 1 if case.layout == "1x1" else most
         config: dict[str, Any] = {
             "output": str(self.output(case)),
@@ -95,6 +96,12 @@ class Laboratory:
                 "prompts_per_iteration": ROWS, "mini_batch_size": ROWS, "ptx_coef": 0.3, "ptx_rows": 8,
                 "ptx_data": [str(self.conversations)], "sampling": {"max_new_tokens": 10, "temperature": 0.9},
             }  # fmt: skip
+        elif case.stage == "grpo":
+            config |= {
+                "reward_model": str(self.result(self.parent(case, "reward"))), "num_iterations": 2,
+                "prompts_per_iteration": 3, "num_responses_per_prompt": 5, "mini_batch_size": 15,
+                "aggregation": "response_mean", "sampling": {"max_new_tokens": 10, "temperature": 0.9},
+            }  # fmt: skip
         else:
             config |= {"num_epochs": 1}
             config["data"] |= {"held_out_rows": 0}
@@ -107,7 +114,7 @@ class Laboratory:
             self.parent(c, s)
             for c in cases
             for s in ("sft", "reward")
-            if c.stage == "ppo" or (c.stage, s) == ("dpo", "sft")
+            if c.stage in ("ppo", "grpo") or (c.stage, s) == ("dpo", "sft")
         ]
         alone = [case for case in cases if case.layout == "1x1"]
         twins = [case._replace(layout="1x8") for case in cases]

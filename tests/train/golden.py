@@ -23,6 +23,7 @@ OPTIONS = {
     "dpo": ("num_epochs=7", "max_steps=20"),
     "ppo": ("num_iterations=20", "prompts_per_iteration=4", "mini_batch_size=2", "kl.coef=0.1", "ptx_coef=0.1",
             "ptx_rows=2"),
+    "grpo": ("num_iterations=20", "prompts_per_iteration=2", "num_responses_per_prompt=4", "mini_batch_size=4"),
 }  # fmt: skip
 KEPT = ("loss", "policy_loss", "value_loss", "ptx_loss", "grad_norm", "critic_grad_norm", "kl_mean", "score_mean",
         "entropy", "accuracy", "margin")  # fmt: skip

@@ -19,6 +19,7 @@ OPTIONS = {
     "dpo": ("num_epochs=3", "model.lora.dropout=0.2"),
     "ppo": ("num_iterations=7", "kl.controller=adaptive", "kl.horizon=20", "kl.target=0.001", "ptx_coef=0.5",
             "ptx_rows=2", "prompts_per_iteration=3"),
+    "grpo": ("num_iterations=7", "num_epochs=2"),
 }  # fmt: skip
 KEPT = ("checkpoint.every_steps=3",)
 

@@ -17,15 +17,15 @@ from fairlead.evaluate.summary import read_evaluation
 from tiny import tiny_model
 from tiny_stages import TRAINERS, fingerprints, preferences, rows_of, write_rows
 
-KINDS = {"sft": "policy", "reward": "reward", "dpo": "policy", "ppo": "policy"}
+KINDS = {"sft": "policy", "reward": "reward", "dpo": "policy", "ppo": "policy", "grpo": "policy"}
 
 
 @pytest.fixture(scope="module")
 def stages(world, tmp_path_factory):
     """One finished stage per trainer, all in one run."""
     run = tmp_path_factory.mktemp("run")
-    more = {"sft": "num_epochs=3", "reward": "num_epochs=3", "dpo": "num_epochs=3", "ppo": "num_iterations=3"}
-    return {name: world.run(name, run, more[name], "checkpoint.every_steps=2") for name in TRAINERS}
+    more = {"ppo": "num_iterations=3", "grpo": "num_iterations=3"}
+    return {name: world.run(name, run, more.get(name, "num_epochs=3"), "checkpoint.every_steps=2") for name in TRAINERS}
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
@@ -38,7 +38,7 @@ def test_a_stage_leaves_what_the_architecture_names(stages, trainer):
     assert (manifest.num_threads, manifest.world_size, manifest.seed) == (1, 1, 42)
     assert manifest.wall_seconds > 0
     assert manifest.peak_memory_bytes > 10**7
-    assert set(manifest.parents) == ({"model", "reward"} if trainer == "ppo" else {"model"})
+    assert set(manifest.parents) == ({"model", "reward"} if trainer in ("ppo", "grpo") else {"model"})
     assert manifest.base.digest
     assert len(manifest.data_digests) == 1
     for name in ("README.md", "report.html", "evaluation.json", "stage.json", "rejects.jsonl"):
@@ -57,7 +57,7 @@ def test_one_line_per_step_in_metrics_and_timings(stages, trainer):
     steps = list(range(1, len(metrics) + 1))
     assert [row["step"] for row in metrics] == steps
     assert [row["step"] for row in timings] == steps
-    assert len(steps) == {"sft": 12, "reward": 9, "dpo": 9, "ppo": 3}[trainer]
+    assert len(steps) == {"sft": 12, "reward": 9, "dpo": 9, "ppo": 3, "grpo": 3}[trainer]
     for row in metrics:
         assert row["tokens"] > 0
         assert row["flops"] > 0
@@ -117,7 +117,7 @@ def test_samples_of_ppo_are_text_with_scores(stages):
 def test_finished_and_unchanged_is_skipped(stages, world, trainer, capsys):
     stage = stages[trainer]
     before = {path: path.stat().st_mtime_ns for path in stage.rglob("*")}
-    more = {"ppo": "num_iterations=3"}.get(trainer, "num_epochs=3")
+    more = {"ppo": "num_iterations=3", "grpo": "num_iterations=3"}.get(trainer, "num_epochs=3")
     # Threads, checkpoints and trackers are no other stage
     again = world.run(trainer, stage.parent, more, "checkpoint.every_steps=1", "metrics.every_steps=7")
     assert again == stage
@@ -129,14 +129,14 @@ def test_finished_and_unchanged_is_skipped(stages, world, trainer, capsys):
 def test_changed_options_are_refused_by_name_and_nothing_is_touched(stages, world, trainer, tmp_path):
     stage = stages[trainer]
     before = {path: path.stat().st_mtime_ns for path in stage.rglob("*")}
-    more = {"ppo": "num_iterations=3"}.get(trainer, "num_epochs=3")
+    more = {"ppo": "num_iterations=3", "grpo": "num_iterations=3"}.get(trainer, "num_epochs=3")
     with pytest.raises(UserError) as caught:
         world.run(trainer, stage.parent, more, "optim.lr=0.02", "data.max_length=255")
     assert caught.value.exit_code is ExitCode.USAGE
     assert "optim.lr 0.01 -> 0.02" in str(caught.value)
     assert "data.max_length 256 -> 255" in str(caught.value)
     assert str(stage) in str(caught.value)
-    rows = rows_of(world.conversations if trainer in ("sft", "ppo") else world.preferences)
+    rows = rows_of(world.conversations if trainer in ("sft", "ppo", "grpo") else world.preferences)
     other = write_rows(tmp_path / "rows.jsonl", [*rows, {"nonsense": 1}])
     with pytest.raises(UserError, match="begun with other options or inputs"):
         world.run(trainer, stage.parent, more, f"data.train={other}", "data.max_reject_rate=1")
@@ -227,6 +227,7 @@ BROKEN = {
     "reward": ("pairwise_log_sig", 2, lambda out: out * math.nan),
     "dpo": ("dpo_loss", 2, lambda out: (out[0] * math.nan, *out[1:])),
     "ppo": ("score_responses", 2, lambda out: out * math.nan),
+    "grpo": ("shape_rewards", 2, lambda out: out * math.nan),
 }
 
 
@@ -311,6 +312,7 @@ def test_a_policy_is_wanted(world, tmp_path):
     [
         *((trainer, "data.max_length=2049") for trainer in ("sft", "reward", "dpo")),
         ("ppo", "sampling.max_new_tokens=2040"),
+        ("grpo", "sampling.max_new_tokens=2040"),
     ],
 )
 def test_sequences_longer_than_the_context_are_refused(world, tmp_path, trainer, word):

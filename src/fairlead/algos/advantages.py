@@ -67,7 +67,7 @@ def group_advantages(scores: Float[Tensor, "B"], group: Int[Tensor, "B"], *, div
     """
     scores = upcast(scores)
     count, mean = _group_means(scores, group)
-    centred = (scores - mean).masked_fill(_all_equal(scores, group), 0.0)
+    centred = (scores - mean).masked_fill(scores_equal(scores, group), 0.0)
     if not divide_by_std:
         return centred
     num_groups = int(group.max()) + 1
@@ -99,8 +99,11 @@ def _group_means(scores: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> tuple[F
     return count[group], segment_sum(scores, group, num_groups)[group] / count[group]
 
 
-def _all_equal(scores: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> Bool[Tensor, "B"]:
-    """Whether all scores of a response's group are the same; the rounded mean of equal numbers may not be theirs."""
+def scores_equal(scores: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> Bool[Tensor, "B"]:
+    """Whether all scores of a response's group are the same: it says nothing about better and worse.
+
+    Compared by lowest and highest, because the rounded mean of equal numbers may be another one.
+    """
     num_groups = int(group.max()) + 1
     empty = scores.new_zeros(num_groups)
     lowest = empty.scatter_reduce(0, group, scores, "amin", include_self=False)

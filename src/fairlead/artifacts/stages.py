@@ -89,9 +89,9 @@ def is_run(folder: Path) -> bool:
 
 
 def preferred(policies: Sequence[Path]) -> Path | None:
-    """Of the policies of a run, in order, the one that it stands for: the newest of ppo, else the last."""
-    ppo = [path for path in policies if path.name.partition("-")[2] == "ppo"]
-    return (ppo or policies)[-1] if policies else None
+    """Of the policies of a run, in order, the one that it stands for: the newest of ppo or grpo, else the last."""
+    online = [path for path in policies if path.name.partition("-")[2] in ("ppo", "grpo")]
+    return (online or policies)[-1] if policies else None
 
 
 def policy_of(run: Path) -> Path:

@@ -20,6 +20,7 @@ VERBS = {
     "sft": ("fairlead.cli.sft:sft", "Fine-tune on conversations."),
     "reward": ("fairlead.cli.reward:reward", "Train a reward model on preference pairs."),
     "ppo": ("fairlead.cli.ppo:ppo", "Optimise against a reward model."),
+    "grpo": ("fairlead.cli.grpo:grpo", "Optimise rewards of groups of responses: model, verifiers, your function."),
     "dpo": ("fairlead.cli.dpo:dpo", "Optimise on preference pairs directly."),
     "eval": ("fairlead.cli.eval:evaluate", "Measure a model, beside its parent."),
     "chat": ("fairlead.cli.chat:chat", "Talk to a model in the terminal."),
@@ -28,7 +29,17 @@ VERBS = {
     "clean": ("fairlead.cli.clean:clean", "Free space: caches and old checkpoints."),
     "doctor": ("fairlead.cli.doctor:doctor", "Check this machine."),
 }
-OWN_HELP = {"demo", "run", "sft", "reward", "ppo", "dpo", "eval", "chat"}  # they take words and print their own page
+OWN_HELP = {
+    "demo",
+    "run",
+    "sft",
+    "reward",
+    "ppo",
+    "grpo",
+    "dpo",
+    "eval",
+    "chat",
+}  # they take words and print their own page
 
 
 def build_app() -> App:

@@ -17,7 +17,7 @@ from fairlead.config.chat import ChatConfig
 from fairlead.config.common import RowsConfig
 from fairlead.config.journey import STAGES, JourneyConfig, models_of, rows_of
 from fairlead.config.section import Section
-from fairlead.config.stages import DpoConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
+from fairlead.config.stages import DpoConfig, EvalConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
 from fairlead.data.load import read_conversations, read_preferences, read_prompts
 from fairlead.data.sources import expand
 from fairlead.data.starter import STARTER_DATASETS, STARTER_MODELS, model_path, resolve_paths
@@ -31,7 +31,7 @@ _ROWS = {"split": "sources", "replies": "train", "eval": "prompts"}  # what most
 _READERS = {"conversations": read_conversations, "preferences": read_preferences, "prompts": read_prompts}
 
 
-def check_stage(verb: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig) -> None:
+def check_stage(verb: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig | GrpoConfig) -> None:
     """Raise the UserError that the stage would raise later, if there is one."""
     _check_models(config)
     require_folder(Path(config.output), ROOM_BYTES)

@@ -7,14 +7,25 @@ from pydantic import Field, PositiveInt, model_validator
 
 from fairlead.config.common import RuntimeConfig, SamplingConfig
 from fairlead.config.section import Section
-from fairlead.config.stages import DpoConfig, EpochsConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
+from fairlead.config.stages import (
+    DpoConfig,
+    EpochsConfig,
+    EvalConfig,
+    GrpoConfig,
+    PpoConfig,
+    RewardConfig,
+    SftConfig,
+    StageConfig,
+)
 
-STAGES = ("split", "sft", "replies", "reward", "dpo", "ppo")
+STAGES = ("split", "sft", "replies", "reward", "dpo", "ppo", "grpo")
 """The stages that make something, in the order they run; eval comes last and measures them."""
 
 ModelKind = Literal["policy", "reward"]
 RowKind = Literal["conversations", "preferences", "prompts"]
-_MAKES: dict[str, ModelKind] = {"sft": "policy", "reward": "reward", "dpo": "policy", "ppo": "policy"}
+_MAKES: dict[str, ModelKind] = {
+    "sft": "policy", "reward": "reward", "dpo": "policy", "ppo": "policy", "grpo": "policy",
+}  # fmt: skip
 
 
 class SplitConfig(Section):
@@ -81,6 +92,8 @@ class JourneyConfig(Section):
     """Optimise preferences without a reward model."""
     ppo: PpoConfig | None = None
     """Optimise the reward model's score."""
+    grpo: GrpoConfig | None = None
+    """Optimise rewards of groups of responses: a reward model's, verifiers', or your own function's."""
     eval: EvalConfig | None = None
     """Measure every policy of the run, each beside its parent; `model` and `parent` are filled in."""
 
@@ -172,7 +185,7 @@ def models_of(stage: Section | None) -> Iterator[tuple[str, str, tuple[ModelKind
                 yield "reward_model", stage.reward_model, ("reward",)
         case StageConfig():
             yield "model.name", stage.model.name, ("policy",)
-            if isinstance(stage, PpoConfig):
+            if isinstance(stage, PpoConfig) or (isinstance(stage, GrpoConfig) and stage.scored_by_model):
                 yield "reward_model", stage.reward_model, ("reward",)
 
 
@@ -188,6 +201,8 @@ def rows_of(stage: Section | None) -> Iterator[tuple[str, tuple[str, ...], RowKi
             yield "conversations", stage.conversations, "conversations"
             yield from (("preferences", (file,), "preferences") for file in stage.preferences)
             yield "prompts", stage.prompts, "prompts"
+        case GrpoConfig():
+            yield "data.train", stage.data.train, "prompts"
         case PpoConfig():
             yield "data.train", stage.data.train, "prompts"
             yield "ptx_data", stage.ptx_data, "conversations"

@@ -36,6 +36,28 @@ class PairExample:
         return len(self.chosen.input_ids) + len(self.rejected.input_ids)
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A prompt with what a verifier needs to judge an answer: the user's last words and the reference answer."""
+
+    input_ids: tuple[int, ...]
+    prompt: str
+    answer: str
+
+
+def task_examples(
+    records: Sequence[Prompt], template: ChatTemplate, max_length: int
+) -> tuple[list[Task], list[Rejection]]:
+    """As `prompt_examples`, with the text beside the tokens."""
+    tasks: list[Task] = []
+    rejections: list[Rejection] = []
+    for record in records:
+        prompts, rejected = prompt_examples([record], template, max_length)
+        tasks += [Task(ids, record.messages[-1].content, record.answer) for ids in prompts]
+        rejections += rejected
+    return tasks, rejections
+
+
 def conversation_examples(
     records: Sequence[Conversation], template: ChatTemplate, max_length: int
 ) -> tuple[list[Example], list[Rejection]]:

@@ -74,14 +74,14 @@ def to_preference(draft: Draft, source: str) -> Preference:
 
 
 def to_prompt(draft: Draft, source: str) -> Prompt:
-    """A dialogue that waits for an answer; a last answer that is there is left out."""
-    messages = draft.messages
+    """A dialogue that waits for an answer; a last answer that is there is set aside."""
+    messages, answer = draft.messages, ""
     if messages and messages[-1].role == "assistant":
-        messages = messages[:-1]
+        messages, answer = messages[:-1], messages[-1].content
     _check_order(messages)
     if messages[-1].role != "user":
         raise BadRowError("there is no user turn to answer")
-    return Prompt(messages, source)
+    return Prompt(messages, source, answer)
 
 
 def _check_order(messages: tuple[Message, ...]) -> None:

@@ -32,6 +32,7 @@ _DID = {
     "replies": "let the fine-tuned model answer: its replies are rejected, the reference replies chosen",
     "sft": "learned to imitate reference replies, from good examples only",
     "reward": "learned to score a reply, from pairs in which one reply is better",
+    "grpo": "practised on prompts: each answer was judged against others to the same prompt",
     "ppo": "practised on prompts: the reward model scored its answers, and a KL penalty held it near its reference",
     "dpo": "learned from the pairs directly, without a reward model and without sampling",
 }

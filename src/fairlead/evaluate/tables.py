@@ -224,6 +224,7 @@ def label(stage: str) -> str:
         "sft": "SFT",
         "dpo": "DPO",
         "ppo": "PPO",
+        "grpo": "GRPO",
         "reward": "Reward model",
         "split": "Split",
         "replies": "Own replies",

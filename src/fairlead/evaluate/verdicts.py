@@ -30,7 +30,7 @@ def claims(evaluation: Evaluation) -> list[Claim]:
             return _sft(evaluation)
         case "reward":
             return _reward(evaluation.preferences[0]) if evaluation.preferences else []
-        case "ppo":
+        case "ppo" | "grpo":
             return _ppo(evaluation)
         case _:
             return []
@@ -75,10 +75,10 @@ def _reward(measured: PreferenceAccuracy) -> list[Claim]:
 def _ppo(evaluation: Evaluation) -> list[Claim]:
     found: list[Claim] = []
     if rewards := evaluation.rewards:
-        effect = rewards.effect_in_sd
+        effect, name = rewards.effect_in_sd, evaluation.stage.stage.upper()
         found += [
             Claim(
-                f"PPO raises the mean score by at least {MIN_EFFECT_SD} standard deviations of its parent's scores",
+                f"{name} raises the mean score by at least {MIN_EFFECT_SD} standard deviations of its parent's scores",
                 effect is not None and effect >= MIN_EFFECT_SD,
                 "the parent's scores are all equal" if effect is None else f"{signed(effect)} SD",
             ),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from fairlead.config.journey import JourneyConfig, SplitConfig
-from fairlead.config.stages import PpoConfig, RewardConfig, SftConfig
+from fairlead.config.stages import GrpoConfig, PpoConfig, RewardConfig, SftConfig
 from fairlead.evaluate.wording import duration, size
 from fairlead.models.facts import ModelFacts, model_facts
 from fairlead.runtime.machine import matrix_rate
@@ -55,13 +55,15 @@ def estimate(journey: JourneyConfig, stages: Sequence[str]) -> dict[str, Estimat
     rates = _Rates.of(model, matrix_rate(runtime.device, runtime.dtype, seconds=0.3))
     found = {name: _stage(journey, name, rates, model, runtime) for name in stages}
     if journey.eval is not None:
-        found["eval"] = _eval(journey, rates, model, sum(name in ("sft", "dpo", "ppo") for name in stages))
+        found["eval"] = _eval(journey, rates, model, sum(name in ("sft", "dpo", "ppo", "grpo") for name in stages))
     return found
 
 
 def _base(journey: JourneyConfig) -> str:
     """The first model of the recipe that is not made by the recipe itself."""
-    trained = [stage.model.name for stage in (journey.sft, journey.reward, journey.dpo, journey.ppo) if stage]
+    trained = [
+        stage.model.name for stage in (journey.sft, journey.reward, journey.dpo, journey.ppo, journey.grpo) if stage
+    ]
     named = [*trained, *([journey.replies.model] if journey.replies else [])]
     split = journey.split or SplitConfig()
     return next((name for name in named if not name.startswith("@")), split.tokenizer)
@@ -98,6 +100,8 @@ def _stage(journey: JourneyConfig, name: str, rates: _Rates, model: ModelFacts, 
     disk = _trained_weights(config, model) * 14.0
     if name == "ppo":
         return Estimate(start_up + _ppo_seconds(config, rates), 1.3 * memory, 2.0 * disk)
+    if name == "grpo":
+        return Estimate(start_up + _grpo_seconds(config, rates), 1.2 * memory, disk)
     rows = _rows(journey, name, config)
     per_row = {"sft": TYPICAL_ROW_TOKENS, "reward": 2 * 110, "dpo": 2 * 110}[name]
     steps = ceil(rows / config.batch.rows) * config.num_epochs
@@ -124,6 +128,13 @@ def _ppo_seconds(config: PpoConfig, rates: _Rates) -> float:
     mini_batches = config.num_iterations * config.num_epochs * config.prompts_per_iteration / config.mini_batch_size
     ptx = mini_batches * config.ptx_rows * TYPICAL_ROW_TOKENS / rates.train if config.ptx_coef else 0.0
     return episodes * (response / rates.decode + passes) + ptx
+
+
+def _grpo_seconds(config: GrpoConfig, rates: _Rates) -> float:
+    episodes = config.num_iterations * config.prompts_per_iteration * config.num_responses_per_prompt
+    response, whole = config.sampling.max_new_tokens, config.sampling.max_new_tokens + TYPICAL_PROMPT_TOKENS
+    passes = (2 + config.scored_by_model) * whole / rates.forward + config.num_epochs * whole / rates.train
+    return episodes * (response / rates.decode + passes)
 
 
 def _eval(journey: JourneyConfig, rates: _Rates, model: ModelFacts, num_policies: int) -> Estimate:

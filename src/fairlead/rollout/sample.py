@@ -81,7 +81,8 @@ def measure_rollout(
     batch: ForwardConfig,
     runtime: Runtime,
 ) -> Rollout:
-    """Log-probabilities under policy and reference and the critic's values, all at the sampling temperature."""
+    """Log-probabilities under policy and reference, and values if there is a critic, at the sampling temperature."""
+    critic = "critic" in roles.roles
     rows = episodes(prompts, responses)
     mask = _matrix([torch.ones(len(r.tokens), dtype=torch.bool) for r in responses])
     return Rollout(
@@ -92,7 +93,7 @@ def measure_rollout(
         sampler_logprobs=_matrix([torch.tensor(r.logprobs, dtype=torch.float32) for r in responses]),
         old_logprobs=_matrix(per_sequence(roles, "policy", rows, batch, runtime, temperature=temperature)),
         reference_logprobs=_matrix(per_sequence(roles, "reference", rows, batch, runtime, temperature=temperature)),
-        values=_matrix(per_sequence(roles, "critic", rows, batch, runtime)),
+        values=_matrix(per_sequence(roles, "critic", rows, batch, runtime)) if critic else torch.zeros(mask.shape),
         scores=scores,
     )
 

@@ -74,6 +74,11 @@ class Optimizer:
         self._publish()
         return {"lr": rate, "grad_norm": norm}
 
+    def forget(self) -> None:
+        """Drop what was collected, without a step: the weights and moments stay as they are."""
+        for parameter in (*self._parameters.values(), *self._masters.values()):
+            parameter.grad = None
+
     def gradients(self) -> dict[str, Tensor]:
         """The accumulated gradients by parameter, whole, before `step`; for tests and probes."""
         return {name: full(_gradient(master)).detach().clone() for name, master in self._masters.items()}

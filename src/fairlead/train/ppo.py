@@ -5,8 +5,6 @@ prompt distribution, the PTX weight and the KL coefficient are options; the valu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fairlead.algos.advantages import gae, shape_rewards
-from fairlead.algos.kl import kl_k1, kl_k3, next_kl_coef
+from fairlead.algos.kl import next_kl_coef
 from fairlead.algos.masked import masked_mean, whiten
 from fairlead.algos.policy_loss import clipped_policy_loss, policy_statistics
 from fairlead.algos.sft_loss import sft_loss
@@ -38,6 +36,7 @@ from fairlead.rollout.sample import measure_rollout, sample_responses, score_res
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
+from fairlead.train.episodes import MiniBatch, describe_rollout, next_rows, response_seeds, show_episodes
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.rows import (
     load_conversations,
@@ -85,14 +84,14 @@ def train_ppo(config: PpoConfig) -> Path:
         stage.begin(first_step=first, num_steps=config.num_iterations, flops_per_token=flops)
         for iteration in range(first, config.num_iterations):
             runtime.seed_step(iteration)
-            picked = _next_prompts(len(prompts.train), config.prompts_per_iteration, runtime.seed, iteration)
+            picked = next_rows(len(prompts.train), config.prompts_per_iteration, runtime.seed, iteration)
             rollout = learner.sample([prompts.train[i] for i in picked], iteration)
             metrics = learner.learn(rollout, iteration)
             learner.adapt_kl(metrics["kl_mean"], len(picked))
             tokens = int(rollout.response_mask.sum()) + sum(map(len, rollout.prompts))
             learner.numbers["tokens"] += tokens
             stage.record(iteration + 1, metrics, tokens=tokens, rows=len(picked))
-            _show(stage, rollout, template, iteration + 1)
+            show_episodes(stage, rollout, template, iteration + 1, range(min(2, len(picked))))
             stage.maybe_save(iteration + 1, config.num_iterations, learner.state)
         return _finish(stage, learner, padding_token(template))
 
@@ -142,8 +141,7 @@ class _Learner:
     def sample(self, prompts: Sequence[tuple[int, ...]], iteration: int) -> Rollout:
         """Responses to the prompts, scored by the reward model and measured by policy, reference and critic."""
         config, runtime = self.config, self.runtime
-        first_seed = (runtime.seed * 1_000_003 + iteration) * 65_536
-        seeds = [(first_seed + i) % 2**63 for i in range(len(prompts))]
+        seeds = response_seeds(runtime.seed, iteration, len(prompts))
         responses = sample_responses(self.engine, prompts, config.sampling, seeds=seeds, runtime=runtime)
         texts = scored_texts(prompts, responses, score_at=self.score_at, end_token_ids=self.end_token_ids)
         scores = score_responses(self.roles, "reward", texts, config.batch, runtime)
@@ -170,8 +168,8 @@ class _Learner:
             for first in range(0, len(order), config.mini_batch_size):
                 rows = order[first : first + config.mini_batch_size]
                 step = iteration * self.steps_per_iteration + len(steps)
-                mini = _MiniBatch(rollout.rows(rows), advantages[rows], returns[rows])
-                steps.append(self._policy_step(mini, step) | self._critic_step(mini, step))
+                mini = MiniBatch(rollout.rows(rows), advantages[rows])
+                steps.append(self._policy_step(mini, step) | self._critic_step(mini, returns[rows], step))
         means = {key: sum(s[key] for s in steps) / len(steps) for key in steps[0]}
         return _describe(rollout, returns) | means | {"kl_coef": self.numbers["kl_coef"]}
 
@@ -182,7 +180,7 @@ class _Learner:
         scores = scores.clamp(-config.score_clip, config.score_clip) if config.score_clip else scores
         return scores - config.missing_end_token_penalty * (~rollout.finished).float()
 
-    def _policy_step(self, mini: "_MiniBatch", step: int) -> dict[str, float]:
+    def _policy_step(self, mini: MiniBatch, step: int) -> dict[str, float]:
         config, device = self.config, self.runtime.device
         sums: list[Tensor] = []
 
@@ -200,7 +198,7 @@ class _Learner:
             sums.append(torch.stack([(values * weights).sum() for values in kept]))
             return (losses * weights).sum() / mini.num_tokens
 
-        loss = accumulate(mini.shares(config, self.runtime), loss_of, self.policy, self.runtime)
+        loss = accumulate(mini.shares(config.batch, self.runtime), loss_of, self.policy, self.runtime)
         metrics = {"policy_loss": float(loss)}
         if config.ptx_coef > 0:
             metrics["ptx_loss"] = self._ptx(step)
@@ -211,7 +209,7 @@ class _Learner:
     def _ptx(self, step: int) -> float:
         """Add the gradient of the SFT loss on the next conversations (Ouyang et al. 2022, eq. 2)."""
         config = self.config
-        picked = _next_prompts(len(self.ptx_rows), config.ptx_rows, self.runtime.seed + 2, step)
+        picked = next_rows(len(self.ptx_rows), config.ptx_rows, self.runtime.seed + 2, step)
         examples = [self.ptx_rows[i] for i in picked]
         num_trained = sum(example.num_trained for example in examples)
 
@@ -223,17 +221,17 @@ class _Learner:
         shares = micro_batches([len(example.input_ids) for example in examples], config.batch, self.runtime)
         return float(accumulate(shares, loss_of, self.policy, self.runtime)) / config.ptx_coef
 
-    def _critic_step(self, mini: "_MiniBatch", step: int) -> dict[str, float]:
+    def _critic_step(self, mini: MiniBatch, all_returns: Tensor, step: int) -> dict[str, float]:
         config, device = self.config, self.runtime.device
 
         def loss_of(share: MicroBatch) -> Tensor:
             batch = collate([mini.examples[i] for i in share.rows]).to(device)
             values = self.roles(batch, "critic")
-            old, returns = (mini.of_targets(m, share.rows).to(device) for m in (mini.rollout.values, mini.returns))
+            old, returns = (mini.of_targets(m, share.rows).to(device) for m in (mini.rollout.values, all_returns))
             losses = clipped_value_loss(values, old, returns, value_clip=config.value_clip)
             return (losses * batch.weights * share.counts).sum() / mini.num_tokens
 
-        loss = accumulate(mini.shares(config, self.runtime), loss_of, self.critic, self.runtime)
+        loss = accumulate(mini.shares(config.batch, self.runtime), loss_of, self.critic, self.runtime)
         done = self.critic.step(step)
         return {"value_loss": float(loss), "critic_grad_norm": done["grad_norm"]}
 
@@ -272,77 +270,12 @@ class _Learner:
         self.numbers = dict(numbers)
 
 
-@dataclass(frozen=True)
-class _MiniBatch:
-    """Episodes of one optimizer step."""
-
-    rollout: Rollout
-    advantages: Tensor  # [B, R]
-    returns: Tensor  # [B, R]
-
-    @cached_property
-    def examples(self) -> list[Example]:
-        """Prompt and response of each episode, response tokens as targets."""
-        rows = []
-        for prompt, response, mask in zip(
-            self.rollout.prompts, self.rollout.responses, self.rollout.response_mask, strict=True
-        ):
-            tokens = response[mask].tolist()
-            rows.append(Example((*prompt, *tokens), (False,) * len(prompt) + (True,) * len(tokens), ""))
-        return rows
-
-    @property
-    def num_tokens(self) -> int:
-        """Response tokens: the global denominator, known to every rank."""
-        return int(self.rollout.response_mask.sum())
-
-    def of_targets(self, matrix: Tensor, rows: tuple[int, ...]) -> Tensor:
-        """The entries of a [B, R] matrix at the response tokens of these rows, in the order of a batch's targets."""
-        index = list(rows)
-        return matrix[index][self.rollout.response_mask[index]]
-
-    def shares(self, config: PpoConfig, runtime: Runtime) -> list[MicroBatch]:
-        """This rank's micro-batches."""
-        return micro_batches([len(example.input_ids) for example in self.examples], config.batch, runtime)
-
-
-def _next_prompts(num_prompts: int, count: int, seed: int, iteration: int) -> list[int]:
-    """The next `count` rows of an endless stream of reshuffled epochs."""
-    positions = range(iteration * count, (iteration + 1) * count)
-    orders = {
-        epoch: epoch_order(num_prompts, seed=seed, epoch=epoch) for epoch in {p // num_prompts for p in positions}
-    }
-    return [orders[p // num_prompts][p % num_prompts] for p in positions]
-
-
 def _describe(rollout: Rollout, returns: Tensor) -> dict[str, float]:
-    """What the rollout was like, before it was learnt from."""
+    """What the rollout was like, and how much of the returns the critic foresaw."""
     mask = rollout.response_mask
-    kl = kl_k1(rollout.old_logprobs, rollout.reference_logprobs)
-    k3 = kl_k3(rollout.old_logprobs, rollout.reference_logprobs)
-    gap = (rollout.sampler_logprobs - rollout.old_logprobs).abs()
     unexplained = masked_mean((returns - rollout.values).square(), mask)
     spread = masked_mean((returns - masked_mean(returns, mask)).square(), mask)
-    return {
-        "score_mean": float(rollout.scores.mean()),
-        "score_std": float(rollout.scores.std(correction=0)),
-        "kl_mean": float((kl * mask).sum(1).mean()),
-        "kl_k3_mean": float((k3 * mask).sum(1).mean()),
-        "response_length": float(mask.sum(1).float().mean()),
-        "end_token_rate": float(rollout.finished.float().mean()),
-        "sampler_gap": float(masked_mean(gap, mask)),
-        "explained_variance": float(1 - unexplained / spread) if spread > 0 else 0.0,
-    }
-
-
-def _show(stage: Stage, rollout: Rollout, template: Any, step: int) -> None:
-    """The first two episodes of the iteration, as text."""
-    for row in range(min(2, len(rollout.prompts))):
-        tokens = rollout.responses[row][rollout.response_mask[row]].tolist()
-        stage.sample(
-            {"step": step, "prompt": template.decode(rollout.prompts[row]), "response": template.decode(tokens),
-             "score": float(rollout.scores[row])}
-        )  # fmt: skip
+    return describe_rollout(rollout) | {"explained_variance": float(1 - unexplained / spread) if spread > 0 else 0.0}
 
 
 def _finish(stage: Stage, learner: _Learner, pad_token_id: int | None) -> Path:

@@ -12,9 +12,11 @@ from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import (
     Example,
     PairExample,
+    Task,
     conversation_examples,
     preference_examples,
     prompt_examples,
+    task_examples,
 )
 from fairlead.data.language import is_chinese
 from fairlead.data.load import (
@@ -101,6 +103,16 @@ def load_prompts(data: RowsConfig, template: ChatTemplate, *, rejects: Path | No
 
     def encode(records: Sequence[Prompt]) -> tuple[list[tuple[int, ...]], list[Rejection]]:
         return prompt_examples(records, template, data.max_length)
+
+    all_of_them = DataConfig(**data.model_dump(), held_out_rows=0)
+    return _load(all_of_them, read_prompts, encode, lambda record: record.messages[-1].content, rejects, seed)
+
+
+def load_tasks(data: RowsConfig, template: ChatTemplate, *, rejects: Path | None, seed: int) -> Rows[Task]:
+    """Prompts with their reference answers, from rows of any layout; none is held out."""
+
+    def encode(records: Sequence[Prompt]) -> tuple[list[Task], list[Rejection]]:
+        return task_examples(records, template, data.max_length)
 
     all_of_them = DataConfig(**data.model_dump(), held_out_rows=0)
     return _load(all_of_them, read_prompts, encode, lambda record: record.messages[-1].content, rejects, seed)
