@@ -71,7 +71,8 @@ class PackedBatch:
 class PairBatch:
     """Preference pairs: sequence 2i of `packed` is the chosen one of pair i, sequence 2i + 1 the rejected one.
 
-    `pair_weights` is 1 for a real pair and 0 in a micro-batch that only keeps ranks in step.
+    `pair_weights` is what a pair counts: 1, less where a row has several, 0 in a micro-batch that only keeps ranks in
+    step.
     """
 
     packed: PackedBatch

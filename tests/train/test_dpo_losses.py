@@ -1,6 +1,7 @@
 """The losses of `fairlead dpo`: of given log-probabilities, and in the first step of a run by plain transformers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from fairlead.config.stages import DpoConfig
 from fairlead.data.examples import preference_examples
 from fairlead.data.load import read_preferences
 from fairlead.models.sources import resolve
+from fairlead.records import Message, Preference
+from fairlead.train import rows as rows_module
 from fairlead.train.dpo import pair_losses
 from fairlead.train.rows import template_of
 from oracles import losses
-from tiny_stages import rows_of
+from tiny_stages import rows_of, write_rows
 
 # loss: options beside it, and the oracle of one pair from sums (policy, reference) and token counts
 POLICY, REFERENCE, COUNTS = [(-10.0, -12.0), (-5.0, -4.0)], [(-11.0, -11.5), (-5.5, -4.5)], [(4, 6), (2, 3)]
@@ -113,3 +116,38 @@ def test_every_loss_learns_the_pairs(world, tmp_path, loss):
 def test_options_without_meaning_are_refused(options, word):
     with pytest.raises(ValueError, match=word):
         DpoConfig.model_validate(options)
+
+
+def test_a_prompt_with_many_ranked_responses_counts_as_one_with_two(world):
+    """The three pairs of three ranked responses weigh a third each, the pair of two weighs 1."""
+    template = template_of(resolve(str(world.model)))
+    for responses, weights in ((("yes fox", "brown dog", "no"), [1 / 3] * 3), (("yes", "no"), [1.0])):
+        ranked = [Preference((Message("user", "what is fox"),), responses, "f:1")]
+        examples, _ = preference_examples(ranked, template, 256, end_token=True)
+        assert [example.weight for example in examples] == pytest.approx(weights)
+
+
+def test_weights_of_pairs_enter_loss_and_denominator(world, tmp_path, monkeypatch):
+    """The loss of a step is the weighted mean of the losses of its pairs, over all micro-batches."""
+    real = rows_module.preference_examples
+
+    def weighted(*args, **more):
+        examples, rejected = real(*args, **more)
+        return [replace(one, weight=1.0 if i == 0 else 0.25) for i, one in enumerate(examples)], rejected
+
+    pairs = [
+        {"prompt": f"what is {word}", "chosen": f"yes {word}", "rejected": "no"} for word in ("fox", "dog", "Paris")
+    ]
+    words = ("max_steps=1", "data.held_out_rows=0", "batch.rows=3", "batch.num_micro_batches=3")
+    each = [
+        rows_of(
+            world.run("reward", tmp_path / str(i), f"data.train={write_rows(tmp_path / f'{i}.jsonl', [one])}", *words)
+            / "metrics.jsonl"
+        )[0]["loss"]
+        for i, one in enumerate(pairs)
+    ]
+    monkeypatch.setattr(rows_module, "preference_examples", weighted)
+    stage = world.run("reward", tmp_path / "w", f"data.train={write_rows(tmp_path / 'w.jsonl', pairs)}", *words)
+    found = rows_of(stage / "metrics.jsonl")[0]["loss"]
+    options = [(each[i] + 0.25 * (sum(each) - each[i])) / 1.5 for i in range(3)]  # the split shuffles rows
+    assert min(abs(found - option) for option in options) < 1e-5

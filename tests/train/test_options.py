@@ -59,6 +59,8 @@ VISIBLE = {
     "max_steps": (EPOCHS, "2", (), STEPS),
     "eval_every_steps": (EPOCHS, "2", (), METRICS),
     "score_at": (("reward",), "last_token", (), METRICS),
+    "margin": (("reward",), "1.0", (), METRICS),
+    "centring_coef": (("reward",), "1.0", (), METRICS),
     "beta": (("dpo",), "0.5", (), METRICS),
     "label_smoothing": (("dpo",), "0.2", (), METRICS),
     "add_end_token": (("dpo",), "false", (), METRICS),
@@ -78,6 +80,8 @@ VISIBLE = {
     "lam": (("ppo",), "0.2", (), METRICS),
     "clip_eps_low": (("ppo", "grpo"), "0.01", ("num_epochs=3",), METRICS),
     "clip_eps_high": (("ppo", "grpo"), "0.01", ("num_epochs=3",), METRICS),
+    "whiten_rewards": (("ppo",), "true", (), METRICS),
+    "reward_baseline": (("ppo",), "0.5", (), METRICS),
     "value_clip": (("ppo",), "0.001", ("num_epochs=3",), METRICS),
     "whiten_advantages": (("ppo",), "false", (), METRICS),
     "score_clip": (("ppo",), "0.01", (), METRICS),
@@ -92,8 +96,8 @@ VISIBLE = {
     "kl.estimator": (("grpo",), "k3", ("kl.estimator=k2", "kl.where=loss", "kl.coef=1.0"), METRICS),
     "advantage": (("grpo",), "leave_one_out", (), METRICS),
     "divide_by_std": (("grpo",), "false", (), METRICS),
-    "dual_clip": (("grpo",), "1.001", ("num_epochs=3",), METRICS),
-    "importance_cap": (("grpo",), "0.9", (), METRICS),
+    "dual_clip": (("ppo", "grpo"), "1.001", ("num_epochs=3",), METRICS),
+    "importance_cap": (("ppo", "grpo"), "0.9", (), METRICS),
     "overlong_soft_tokens": (("grpo",), "4", (), METRICS),
 }
 # Shown by a test of its own below, or by another file.

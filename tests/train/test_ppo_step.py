@@ -97,11 +97,12 @@ def gae_by_definition(rewards, values):
     return advantages, [a + v for a, v in zip(advantages, values, strict=True)]
 
 
-def whitened(rows):
+def whitened(rows, shift_mean=True):
     flat = [x for row in rows for x in row]
     mean = sum(flat) / len(flat)
     var = sum((x - mean) ** 2 for x in flat) / len(flat)
-    return [[(x - mean) / math.sqrt(var + 1e-8) for x in row] for row in rows]
+    back = 0.0 if shift_mean else mean
+    return [[(x - mean) / math.sqrt(var + 1e-8) + back for x in row] for row in rows]
 
 
 def set_up(world, tmp_path, *options):
@@ -144,10 +145,13 @@ def assert_gradients(found, want):
         assert (by_name[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
 
 
-@pytest.mark.parametrize("options", [(), ("ptx_coef=0.4", "ptx_rows=4")], ids=["plain", "ptx"])
+SWITCHES = ("dual_clip=1.2", "whiten_rewards=true", "reward_baseline=0.4", "importance_cap=1.01")
+
+
+@pytest.mark.parametrize("options", [(), ("ptx_coef=0.4", "ptx_rows=4"), SWITCHES], ids=["plain", "ptx", "switches"])
 @pytest.mark.parametrize("mini_batch_size", [6, 2])
 def test_a_step_equals_the_loop(world, tmp_path, monkeypatch, options, mini_batch_size):
-    ptx_data = (f"ptx_data={world.conversations}",) if options else ()
+    ptx_data = (f"ptx_data={world.conversations}",) if "ptx_rows=4" in options else ()
     learner, prompts, ends, ptx = set_up(world, tmp_path, *options, *ptx_data, f"mini_batch_size={mini_batch_size}")
     roles, folder = learner.roles, world.model
     old_policy, old_critic = Plain(folder, roles, "policy"), Plain(folder, roles, "critic")
@@ -174,6 +178,7 @@ def test_a_step_equals_the_loop(world, tmp_path, monkeypatch, options, mini_batc
         normal = (scores[b] - known["score_mean"]) / known["score_std"]
         clips.append(abs(normal) > SCORE_CLIP)
         score = max(-SCORE_CLIP, min(SCORE_CLIP, normal)) - (0.0 if finished else PENALTY)
+        score -= learner.config.reward_baseline
         reward = [-KL_COEF * (p - q) for p, q in zip(old[b], ref, strict=True)]
         reward[-1] += score
         rewards.append(reward)
@@ -186,6 +191,9 @@ def test_a_step_equals_the_loop(world, tmp_path, monkeypatch, options, mini_batc
     shaken(roles, "policy", 3, 0.02)  # so that ratios leave 1 and values leave the old ones
     shaken(roles, "critic", 4, 0.02)
     policy, critic = Plain(folder, roles, "policy"), Plain(folder, roles, "critic")
+    if options == SWITCHES:
+        rewards = whitened(rewards, shift_mean=False)
+        rollout.sampler_logprobs.sub_(0.1 * torch.rand(rollout.sampler_logprobs.shape))  # a sampler that is off
     pairs = [gae_by_definition(r, v) for r, v in zip(rewards, values, strict=True)]
     advantages, returns = whitened([a for a, _ in pairs]), [r for _, r in pairs]
 
@@ -207,6 +215,10 @@ def test_a_step_equals_the_loop(world, tmp_path, monkeypatch, options, mini_batc
                 ratio, advantage = torch.exp(new[t] - old[b][t]), advantages[b][t]
                 held = ratio.clamp(1 - LOW, 1 + HIGH)
                 worst = torch.maximum(-advantage * ratio, -advantage * held)
+                if options == SWITCHES:
+                    worst = torch.minimum(worst, torch.tensor(-advantage * 1.2)) if advantage < 0 else worst
+                    sampled = float(rollout.sampler_logprobs[b][rollout.response_mask[b]][t])
+                    worst = worst * min(1.01, math.exp(old[b][t] - sampled))
                 policy_loss = policy_loss + worst / count
                 near = values[b][t] + (now[t] - values[b][t]).clamp(-VALUE_CLIP, VALUE_CLIP)
                 squares = torch.maximum((now[t] - returns[b][t]) ** 2, (near - returns[b][t]) ** 2)

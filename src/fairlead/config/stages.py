@@ -66,6 +66,10 @@ class RewardConfig(EpochsConfig):
 
     loss: Literal["log_sig", "log_exp"] = "log_sig"
     """-log sigmoid(chosen - rejected), or log(1 + exp(rejected - chosen)); equal in value, both stable."""
+    margin: float = Field(default=0.0, ge=0.0)
+    """How much higher the chosen response shall score (Touvron et al. 2023, eq. 2)."""
+    centring_coef: float = Field(default=0.0, ge=0.0)
+    """Weight of the square of a pair's summed scores, which draws their mean to 0 (Eisenstein et al. 2023)."""
     score_at: Literal["end_token", "last_token"] = "end_token"
     """Read the score at the end token appended to the response, or at the response's own last token."""
 
@@ -144,14 +148,22 @@ class PpoConfig(StageConfig):
     """The ratio is clipped below 1 - this."""
     clip_eps_high: PositiveFloat = 0.2
     """The ratio is clipped above 1 + this."""
+    dual_clip: float = Field(default=0.0, ge=0.0)
+    """Above 1, holds the loss of tokens with negative advantage at this many times it (Ye et al. 2020); 0 leaves it."""
+    importance_cap: float = Field(default=0.0, ge=0.0)
+    """Multiply each token's policy loss by trainer / sampler probability, at most this (Yao et al. 2025)."""
     value_clip: PositiveFloat = 0.4
     """New values are clipped to the old ones plus or minus this."""
+    whiten_rewards: bool = False
+    """Scale token rewards to variance 1 over the rollout, mean kept (Ziegler et al. 2019); off: scores are normal."""
     whiten_advantages: bool = True
     """Shift and scale advantages to mean 0, variance 1 over all response tokens of a rollout."""
     normalise_scores: bool = True
     """Shift and scale scores to mean 0, variance 1 over the reward model's held-out pairs (Stiennon et al. 2020)."""
     score_clip: float = Field(default=0.0, ge=0.0)
     """Scores, normalised if they are, are clipped to plus or minus this; 0 leaves them."""
+    reward_baseline: float = 0.0
+    """Taken from every score after normalising (StackLLaMA, 2023); it moves what the critic has to learn."""
     missing_end_token_penalty: float = Field(default=0.0, ge=0.0)
     """Taken from the score of a response that did not end by itself."""
     ptx_coef: float = Field(default=0.0, ge=0.0)
@@ -183,6 +195,8 @@ class PpoConfig(StageConfig):
                 "ppo.model.lora.dropout must be 0: a policy with dropout is not the one that sampled, so every ratio "
                 "would be off; set it to 0"
             )
+        if self.dual_clip and self.dual_clip <= 1.0:
+            raise ValueError("ppo.dual_clip must be above 1, or 0 for none; set it to 3")
         if self.ptx_coef > 0 and not self.ptx_data:
             raise ValueError("ppo.ptx_coef is set without ppo.ptx_data; name conversation files or set ptx_coef=0")
         return self

@@ -34,4 +34,4 @@ def collate(examples: Sequence[Example]) -> PackedBatch:
 def collate_pairs(pairs: Sequence[PairExample]) -> PairBatch:
     """One packed row of the pairs in the given order: chosen, rejected, chosen, rejected, and so on."""
     packed = collate([example for pair in pairs for example in (pair.chosen, pair.rejected)])
-    return PairBatch(packed, torch.ones(len(pairs), dtype=torch.float32))
+    return PairBatch(packed, torch.tensor([pair.weight for pair in pairs], dtype=torch.float32))

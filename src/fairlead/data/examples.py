@@ -25,10 +25,15 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class PairExample:
-    """Two responses to one prompt, each with the prompt in front; trained are the response tokens."""
+    """Two responses to one prompt, each with the prompt in front; trained are the response tokens.
+
+    The weights of all pairs of one row sum to 1, so that a prompt with K ranked responses counts as much as one with
+    two (Ouyang et al. 2022, eq. 1).
+    """
 
     chosen: Example
     rejected: Example
+    weight: float = 1.0
 
     @property
     def num_tokens(self) -> int:
@@ -97,7 +102,8 @@ def preference_examples(
         if reason:
             rejections.append(_rejection(record.source, reason))
         else:
-            examples += [PairExample(better, worse) for better, worse in combinations(ranked, 2)]
+            pairs = list(combinations(ranked, 2))
+            examples += [PairExample(better, worse, 1.0 / len(pairs)) for better, worse in pairs]
     return examples, rejections
 
 

@@ -73,19 +73,20 @@ def train_dpo(config: DpoConfig) -> Path:
             runtime.seed_step(step)
             picked = step_rows(len(rows.train), config.batch.rows, config.num_epochs, runtime.seed, step)
             pairs = [rows.train[i] for i in picked]
-            num_chosen = sum(pair.chosen.num_trained for pair in pairs)
+            total = sum(pair.weight for pair in pairs)
+            num_chosen = sum(pair.weight * pair.chosen.num_trained for pair in pairs)
             sums: list[Tensor] = []
 
             def loss_of(share: MicroBatch) -> Tensor:
                 batch = collate_pairs([pairs[i] for i in share.rows]).to(runtime.device)  # noqa: B023 - used in this step
                 batch = batch if share.counts else batch.without_weight()
-                loss, measured = _loss_of_share(roles, batch, config, len(pairs), num_chosen)  # noqa: B023
+                loss, measured = _loss_of_share(roles, batch, config, total, num_chosen)  # noqa: B023
                 sums.append(measured)  # noqa: B023
                 return loss
 
             shares = micro_batches([pair.num_tokens for pair in pairs], config.batch, runtime)
             loss = accumulate(shares, loss_of, optimizer, runtime)
-            means = (runtime.ranks.sum(torch.stack(sums).sum(0)) / len(pairs)).tolist()
+            means = (runtime.ranks.sum(torch.stack(sums).sum(0)) / total).tolist()
             metrics = {"loss": float(loss), **_named(means), **optimizer.step(step)}
             num_tokens = sum(pair.num_tokens for pair in pairs)
             numbers["tokens"] += num_tokens
@@ -116,11 +117,11 @@ def _named(means: Sequence[float]) -> dict[str, float]:
 
 
 def _loss_of_share(
-    roles: Roles, batch: PairBatch, config: DpoConfig, num_pairs: int, num_chosen: int
+    roles: Roles, batch: PairBatch, config: DpoConfig, num_pairs: float, num_chosen: float
 ) -> tuple[Tensor, Tensor]:
     """This micro-batch's part of the step's loss, and its sums of accuracy, chosen and rejected reward [3].
 
-    `num_pairs` and `num_chosen` (tokens of chosen responses) are those of the whole step.
+    `num_pairs` and `num_chosen` (tokens of chosen responses) are those of the whole step, by the weights of its pairs.
     """
     reference = None
     if config.with_reference:

@@ -14,7 +14,7 @@ from torch import Tensor
 from fairlead.algos.advantages import gae, shape_rewards
 from fairlead.algos.kl import next_kl_coef
 from fairlead.algos.masked import masked_mean, whiten
-from fairlead.algos.policy_loss import clipped_policy_loss, policy_statistics
+from fairlead.algos.policy_loss import clipped_policy_loss, importance_weights, policy_statistics
 from fairlead.algos.sft_loss import sft_loss
 from fairlead.algos.value_loss import clipped_value_loss
 from fairlead.artifacts.manifest import require_kind
@@ -157,6 +157,8 @@ class _Learner:
             self._shaped_scores(rollout), rollout.old_logprobs, rollout.reference_logprobs, mask,
             kl_coef=self.numbers["kl_coef"],
         )  # fmt: skip
+        if config.whiten_rewards:
+            rewards = whiten(rewards, mask, shift_mean=False)
         advantages, returns = gae(rewards, rollout.values, mask, gamma=config.gamma, lam=config.lam)
         if config.whiten_advantages:
             advantages = whiten(advantages, mask, shift_mean=True)
@@ -178,7 +180,7 @@ class _Learner:
         if config.normalise_scores:
             scores = (scores - self.score_mean) / self.score_std
         scores = scores.clamp(-config.score_clip, config.score_clip) if config.score_clip else scores
-        return scores - config.missing_end_token_penalty * (~rollout.finished).float()
+        return scores - config.reward_baseline - config.missing_end_token_penalty * (~rollout.finished).float()
 
     def _policy_step(self, mini: MiniBatch, step: int) -> dict[str, float]:
         config, device = self.config, self.runtime.device
@@ -192,7 +194,10 @@ class _Learner:
             old, advantages = (
                 mini.of_targets(m, share.rows).to(device) for m in (mini.rollout.old_logprobs, mini.advantages)
             )
-            losses = clipped_policy_loss(logprobs, old, advantages, **clip)
+            losses = clipped_policy_loss(logprobs, old, advantages, dual_clip=config.dual_clip, **clip)
+            if config.importance_cap:
+                sampled = mini.of_targets(mini.rollout.sampler_logprobs, share.rows).to(device)
+                losses = losses * importance_weights(old, sampled, cap=config.importance_cap)
             statistics = policy_statistics(logprobs.detach(), old, advantages, **clip)
             kept = (entropy, statistics.clipped.float(), statistics.kl_k3)
             sums.append(torch.stack([(values * weights).sum() for values in kept]))

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fairlead.algos.reward_loss import pairwise_log_exp, pairwise_log_sig
+from fairlead.algos.reward_loss import centring_loss, pairwise_log_exp, pairwise_log_sig
 from fairlead.config.stages import RewardConfig
 from fairlead.data.collate import collate_pairs
 from fairlead.data.examples import PairExample
@@ -68,6 +68,7 @@ def train_reward(config: RewardConfig) -> Path:
             runtime.seed_step(step)
             picked = step_rows(len(rows.train), config.batch.rows, config.num_epochs, runtime.seed, step)
             pairs = [rows.train[i] for i in picked]
+            total = sum(pair.weight for pair in pairs)
             correct: list[Tensor] = []
 
             def loss_of(share: MicroBatch) -> Tensor:
@@ -76,11 +77,14 @@ def train_reward(config: RewardConfig) -> Path:
                 scores = roles(batch.packed, "reward")
                 chosen, rejected = scores[0::2], scores[1::2]
                 correct.append(((chosen > rejected) * batch.pair_weights).sum().detach())  # noqa: B023
-                return (pair_loss(chosen, rejected) * batch.pair_weights).sum() / len(pairs)  # noqa: B023
+                losses = pair_loss(chosen, rejected, config.margin)
+                if config.centring_coef:
+                    losses = losses + config.centring_coef * centring_loss(chosen, rejected)
+                return (losses * batch.pair_weights).sum() / total  # noqa: B023
 
             shares = micro_batches([pair.num_tokens for pair in pairs], config.batch, runtime)
             loss = accumulate(shares, loss_of, optimizer, runtime)
-            accuracy = runtime.ranks.sum(sum(correct[1:], correct[0])) / len(pairs)
+            accuracy = runtime.ranks.sum(sum(correct[1:], correct[0])) / total
             metrics = {"loss": float(loss), "accuracy": float(accuracy), **optimizer.step(step)}
             num_tokens = sum(pair.num_tokens for pair in pairs)
             numbers["tokens"] += num_tokens
