@@ -6,7 +6,7 @@ from torch.nn.functional import embedding, linear
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from fairlead.algos.logprobs import entropy, linear_logprobs, token_logprobs
+from fairlead.algos.logprobs import entropy, linear_logprobs, linear_vocabulary, token_logprobs
 from oracles import reductions
 
 BARE = {"with_entropy": False}
@@ -253,3 +253,20 @@ def test_linear_refuses_a_second_derivative():
     (grad,) = torch.autograd.grad(logprobs, hidden, seeds, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_linear_vocabulary_equals_plain(chunk, with_bias):
+    hidden, weight, bias, targets = head()
+    leaves = [hidden, weight, bias] if with_bias else [hidden, weight]
+
+    def vocabulary(h, w, b=None):
+        return linear_vocabulary(h, w, b, targets, temperature=0.7, chunk=chunk)
+
+    logits = linear(*leaves) / 0.7
+    everything = logits.log_softmax(-1)
+    expected = everything.gather(-1, targets[:, None])[:, 0], everything.mean(-1), logits.logsumexp(-1)
+    for got, want in zip(vocabulary(*leaves), expected, strict=True):
+        torch.testing.assert_close(got, want)
+    assert torch.autograd.gradcheck(vocabulary, leaves)

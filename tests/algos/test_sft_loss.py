@@ -1,7 +1,12 @@
+import math
+
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fairlead.algos.logprobs import token_logprobs
-from fairlead.algos.sft_loss import sft_loss
+from fairlead.algos.sft_loss import sft_loss, smoothed_sft_loss
 
 
 def test_is_the_cross_entropy_of_torch():
@@ -26,3 +31,37 @@ def test_gradient():
     logprobs = -torch.rand(5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(sft_loss, (logprobs.requires_grad_(),))
     assert sft_loss(logprobs.detach().bfloat16()).dtype == torch.float32
+
+
+def smoothed(logits, targets, label_smoothing, z_coef):
+    """From whole rows of logits."""
+    everything = logits.log_softmax(-1)
+    return smoothed_sft_loss(
+        everything.gather(-1, targets[:, None])[:, 0], everything.mean(-1), logits.logsumexp(-1),
+        label_smoothing=label_smoothing, z_coef=z_coef,
+    )  # fmt: skip
+
+
+@given(st.integers(0, 99), st.floats(0, 0.9))
+def test_label_smoothing_is_that_of_torch(seed, label_smoothing):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(6, 9, dtype=torch.float64, generator=generator)
+    targets = torch.randint(9, (6,), generator=generator)
+    expected = torch.nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
+    torch.testing.assert_close(smoothed(logits, targets, label_smoothing, 0.0), expected)
+
+
+@given(st.lists(st.floats(-20, 20), min_size=2, max_size=7), st.floats(0, 0.9), st.floats(0, 1))
+def test_the_smoothed_loss_equals_the_loop(row, label_smoothing, z_coef):
+    """Minus the sum over the vocabulary of target times log-probability, target mixed with 1/V; plus z log(Z)^2."""
+    normaliser = math.log(math.fsum(math.exp(x) for x in row))
+    target = [label_smoothing / len(row) + (1 - label_smoothing) * (i == 1) for i in range(len(row))]
+    expected = -math.fsum(t * (x - normaliser) for t, x in zip(target, row, strict=True)) + z_coef * normaliser**2
+    logits = torch.tensor([row], dtype=torch.float64)
+    assert smoothed(logits, torch.tensor([1]), label_smoothing, z_coef).item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_smoothed_gradient():
+    logits = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    targets = torch.tensor([0, 4, 2, 2])
+    assert torch.autograd.gradcheck(lambda x: smoothed(x, targets, 0.2, 0.1), (logits,))

@@ -1,11 +1,15 @@
 """Checkpointing and dropout act while gradients are wanted, and only then."""
 
+import math
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from fairlead.models.forward import noisy_embeddings
+from fairlead.models.loading import input_embedding
 from fairlead.models.roles import Roles
 from model_setting import in_training, packed, rows_of
 
@@ -49,3 +53,41 @@ def test_adapter_dropout_is_for_gradients_only(tiny: Callable[[str], Path]) -> N
         measured = [roles(BATCH, "policy").logprobs for _ in range(2)]
     assert not torch.equal(*drawn)
     assert torch.equal(*measured)
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom"])
+def test_noise_on_embeddings_is_uniform_scaled_by_length_and_only_in_training(
+    tiny: Callable[[str], Path], family: str
+) -> None:
+    """NEFTune: alpha / sqrt(L D) at most, on a packed and on a padded model, and none without gradients."""
+    roles, rows = in_training(tiny(family), tuning="full"), rows_of([30, 5])
+    embedding = input_embedding(roles.causal_lm("policy"))
+    seen = []
+    embedding.register_forward_hook(lambda _module, _inputs, out: seen.append(out.detach()), always_call=True)
+    with torch.no_grad():
+        before = roles(packed(rows), "policy").logprobs
+        roles.noise["policy"] = 5.0
+        assert torch.equal(roles(packed(rows), "policy").logprobs, before)
+    clean = seen[-1]
+    noisy_run = in_training(tiny(family), tuning="full")
+    noisy_run.noise["policy"] = 5.0
+    found = []
+    real = noisy_embeddings
+
+    @contextmanager
+    def watched(module, *args, **more):
+        with real(module, *args, **more):
+            handle = module.register_forward_hook(lambda _module, _inputs, out: found.append(out.detach()))
+            yield
+            handle.remove()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fairlead.models.roles.noisy_embeddings", watched)
+        after = noisy_run(packed(rows), "policy").logprobs
+    assert not torch.equal(after, before)
+    noise = (found[0] - clean).abs()
+    per_row = noise[0].split([30, 5]) if noise.shape[0] == 1 else [noise[0, :30], noise[1, :5]]
+    for length, one in zip((30, 5), per_row, strict=True):
+        limit = 5.0 / math.sqrt(length * 32)
+        assert 0.9 * limit < one.max() <= limit * (1 + 1e-4)
+        assert one.mean().item() == pytest.approx(limit / 2, rel=0.1)

@@ -14,7 +14,7 @@ from tiny_stages import TRAINERS, fingerprints, rows_of
 
 # Dropout and PTX draw random numbers; the adaptive controller and the critic have state of their own.
 OPTIONS = {
-    "sft": ("num_epochs=2", "model.lora.dropout=0.2", "eval_every_steps=3"),
+    "sft": ("num_epochs=2", "model.lora.dropout=0.2", "eval_every_steps=3", "neftune_alpha=5"),
     "reward": ("num_epochs=3", "model.lora.dropout=0.2", "eval_every_steps=2"),
     "dpo": ("num_epochs=3", "model.lora.dropout=0.2"),
     "ppo": ("num_iterations=7", "kl.controller=adaptive", "kl.horizon=20", "kl.target=0.001", "ptx_coef=0.5",

@@ -41,8 +41,28 @@ def linear_logprobs(
     head costs no product of its own. The entropy is a metric and carries no gradient; it costs passes over V numbers
     per target, so only who reads it asks for it.
     """
-    logprobs, entropies = _LinearLogprobs.apply(hidden, weight, bias, targets, temperature, chunk, with_entropy)
+    logprobs, entropies, _, _ = _LinearLogprobs.apply(
+        hidden, weight, bias, targets, temperature, chunk, with_entropy, False
+    )
     return logprobs, entropies if with_entropy else None
+
+
+def linear_vocabulary(
+    hidden: Float[Tensor, "M D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, "V"] | None,
+    targets: Int[Tensor, "M"],
+    *,
+    temperature: float,
+    chunk: int,
+) -> tuple[Float[Tensor, "M"], Float[Tensor, "M"], Float[Tensor, "M"]]:
+    """Log-probability of each target, its mean over the whole vocabulary, and the log of the normaliser.
+
+    As `linear_logprobs`, all three with gradient: what label smoothing and the z-loss are made of. A forbidden token
+    (a bias of minus infinity) makes the mean minus infinity.
+    """
+    logprobs, _, means, totals = _LinearLogprobs.apply(hidden, weight, bias, targets, temperature, chunk, False, True)
+    return logprobs, means, totals
 
 
 class _LinearLogprobs(torch.autograd.Function):
@@ -61,15 +81,19 @@ class _LinearLogprobs(torch.autograd.Function):
         temperature: float,
         chunk: int,
         with_entropy: bool,
-    ) -> tuple[Tensor, Tensor]:
+        with_mean: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         logprobs, totals = (torch.empty(len(targets), dtype=dtype, device=hidden.device) for _ in range(2))
         entropies = torch.empty(len(targets) if with_entropy else 0, dtype=dtype, device=hidden.device)
+        means = torch.empty(len(targets) if with_mean else 0, dtype=dtype, device=hidden.device)
         for start in range(0, len(targets), chunk):
             part = slice(start, start + chunk)
             logits = _logits(hidden[part], weight, bias, temperature)
             chosen = logits.gather(-1, targets[part, None])[:, 0]
             highest = logits.amax(dim=-1)
+            if with_mean:
+                means[part] = logits.mean(dim=-1)
             shifted = logits.sub_(highest[:, None])
             if with_entropy:
                 # H = log sum exp(x) - sum x exp(x) / sum exp(x); a logit of minus infinity adds nothing
@@ -82,14 +106,16 @@ class _LinearLogprobs(torch.autograd.Function):
             totals[part] = highest + sums.log()
             logprobs[part] = chosen - totals[part]
         ctx.save_for_backward(hidden, weight, bias, targets, totals)
-        ctx.temperature, ctx.chunk = temperature, chunk
+        if with_mean:
+            means -= totals
+        ctx.temperature, ctx.chunk, ctx.with_mean = temperature, chunk, with_mean
         ctx.mark_non_differentiable(entropies)
-        return logprobs, entropies
+        return logprobs, entropies, means, totals.clone() if with_mean else totals.new_empty(0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:  # pyrefly: ignore[bad-override]
-        grad_logprobs, _ = grad_outputs
+        grad_logprobs, _, grad_means, grad_totals = grad_outputs
         hidden, weight, bias, targets, totals = ctx.saved_tensors
         dtype = grad_logprobs.dtype
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
@@ -98,10 +124,15 @@ class _LinearLogprobs(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=dtype) if ctx.needs_input_grad[2] else None
         for start in range(0, len(targets), ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            # d logprob[target] / d logits = (one-hot(target) - softmax) / temperature
+            # d logprob[target] / d logits = (one-hot(target) - softmax) / temperature; of the mean log-probability
+            # (1 / V - softmax) / temperature, of the log of the normaliser softmax / temperature
             seeds = grad_logprobs[part, None] / ctx.temperature
+            uniform = grad_means[part, None] / ctx.temperature if ctx.with_mean else None
+            of_softmax = seeds if uniform is None else seeds + uniform - grad_totals[part, None] / ctx.temperature
             logits = _logits(hidden[part], weight, bias, ctx.temperature)
-            grad_logits = logits.sub_(totals[part, None]).exp_().mul_(-seeds)
+            grad_logits = logits.sub_(totals[part, None]).exp_().mul_(-of_softmax)
+            if uniform is not None:
+                grad_logits += uniform / grad_logits.shape[1]
             grad_logits.scatter_add_(1, targets[part, None], seeds)
             if grad_bias is not None:
                 grad_bias += grad_logits.sum(dim=0)
@@ -114,10 +145,7 @@ class _LinearLogprobs(torch.autograd.Function):
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight.dtype),
             None if grad_bias is None else grad_bias.to(bias.dtype),
-            None,
-            None,
-            None,
-            None,
+            *[None] * 5,
         )
 
 

@@ -60,6 +60,15 @@ class EpochsConfig(StageConfig):
 class SftConfig(EpochsConfig):
     """Supervised fine-tuning on conversations: all assistant turns and their end tokens."""
 
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Weight of the uniform distribution in each target; 0 trains on the token alone."""
+    z_coef: float = Field(default=0.0, ge=0.0)
+    """Weight of the squared log of the softmax normaliser (PaLM, 2022: 1e-4); 0 leaves it out."""
+    neftune_alpha: float = Field(default=0.0, ge=0.0)
+    """Uniform noise on the embeddings in training, times this over sqrt(tokens x width) (NEFTune: 5); 0 adds none."""
+    loss_per: Literal["token", "turn"] = "token"
+    """What counts the same: every trained token, or every assistant turn however long it is."""
+
 
 class RewardConfig(EpochsConfig):
     """Reward model from preference pairs (Ouyang et al. 2022, eq. 1)."""

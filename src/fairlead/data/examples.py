@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, groupby
 
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.errors import UserError
@@ -16,6 +16,11 @@ class Example:
     input_ids: tuple[int, ...]
     trained: tuple[bool, ...]
     source: str = ""
+
+    @property
+    def trained_turns(self) -> list[int]:
+        """Trained tokens of each assistant turn: the runs of trained tokens, in order."""
+        return [sum(1 for _ in run) for trained, run in groupby(self.trained[1:]) if trained]
 
     @property
     def num_trained(self) -> int:

@@ -1,6 +1,8 @@
 """Running a transformers model on our batches: packed where it can, padded where it must."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -24,6 +26,24 @@ def hidden_states(decoder: nn.Module, batch: PackedBatch, *, packed: bool) -> Fl
     rows, mask = _padded(batch, side="right")
     out = decoder(input_ids=rows, attention_mask=mask, use_cache=False)
     return out.last_hidden_state[mask.bool()]
+
+
+@contextmanager
+def noisy_embeddings(embedding: nn.Module, batch: PackedBatch, alpha: float, *, packed: bool) -> Iterator[None]:
+    """Add uniform noise of alpha / sqrt(L D) to the embeddings of a sequence of L tokens (NEFTune, Jain et al. 2023)."""
+
+    def add(_module: nn.Module, _inputs: object, embedded: Tensor) -> Tensor:
+        lengths = torch.tensor(batch.lengths, device=embedded.device, dtype=torch.float32)
+        lengths = lengths.repeat_interleave(lengths.long())[None] if packed else lengths[:, None]  # [1, N] or [S, 1]
+        scale = alpha / (lengths * embedded.shape[-1]).sqrt()
+        noise = torch.rand(embedded.shape, device=embedded.device) * 2.0 - 1.0
+        return embedded + (noise * scale[..., None]).to(embedded.dtype)
+
+    handle = embedding.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def next_hidden_states(decoder: nn.Module, batch: PackedBatch, cache: AnyCache) -> Float[Tensor, "S D"]:

@@ -7,6 +7,7 @@ would give silently wrong gradients. So: one backward per role, and a forward of
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from fairlead.algos.logprobs import linear_logprobs
+from fairlead.algos.logprobs import linear_logprobs, linear_vocabulary
 from fairlead.algos.reward_loss import head_init_std
 from fairlead.batches import PackedBatch
 from fairlead.models import adapters
-from fairlead.models.forward import hidden_states, next_hidden_states
+from fairlead.models.forward import hidden_states, next_hidden_states, noisy_embeddings
 from fairlead.models.kv_cache import AnyCache
 from fairlead.models.loading import Loaded, decoder_of, input_embedding, output_embedding
 
@@ -32,6 +33,14 @@ class TokenLogprobs(NamedTuple):
 
     logprobs: Float[Tensor, "M"]  # nats, carries gradient
     entropy: Float[Tensor, "M"] | None  # nats, of the whole distribution, no gradient; None unless asked for
+
+
+class VocabularyLogprobs(NamedTuple):
+    """What a policy says of the target tokens and of the whole vocabulary there; all carry gradient, in nats."""
+
+    logprobs: Float[Tensor, "M"]
+    mean_logprobs: Float[Tensor, "M"]  # over the vocabulary
+    log_normalisers: Float[Tensor, "M"]  # of the softmax
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class Roles(nn.Module):
         self.dtype = torch.float32  # of compute; see build.py's `ready`
         self.tokenizer: Path | None = None  # folder of the tokenizer that all roles share
         self._awaiting_backward: str | None = None
+        self.noise: dict[str, float] = {}  # NEFTune's alpha of a role, in training only
         self._layers: dict[str, list[adapters.BaseTunerLayer]] = {}  # of each backbone, with the adapter in use
         self._active: dict[str, str | None] = {}
 
@@ -94,8 +104,9 @@ class Roles(nn.Module):
         *,
         temperature: float = 1.0,
         with_entropy: bool = False,
+        with_vocabulary: bool = False,
         cache: AnyCache | None = None,
-    ) -> TokenLogprobs | Float[Tensor, "M"] | Float[Tensor, "S"] | Float[Tensor, "S V"]:
+    ) -> TokenLogprobs | VocabularyLogprobs | Float[Tensor, "M"] | Float[Tensor, "S"] | Float[Tensor, "S V"]:
         """Log-probabilities of the targets, values before the targets, or scores at the last tokens, by the role.
 
         With a `cache` (generation) the result is instead the logits of each sequence's next token.
@@ -110,14 +121,23 @@ class Roles(nn.Module):
         output_layer = output_embedding(model)
         if cache is not None:
             return output_layer(next_hidden_states(decoder_of(model), batch, cache)).float()
-        hidden = hidden_states(decoder_of(model), batch, packed=self.packed[spec.backbone])
+        packed = self.packed[spec.backbone]
+        alpha = self.noise.get(role, 0.0) if torch.is_grad_enabled() else 0.0
+        with noisy_embeddings(input_embedding(model), batch, alpha, packed=packed) if alpha else nullcontext():
+            hidden = hidden_states(decoder_of(model), batch, packed=packed)
         if spec.output == "logprobs":
-            logprobs, entropy = linear_logprobs(
-                hidden[batch.targets - 1], output_layer.weight, output_layer.bias, batch.input_ids[batch.targets],
-                temperature=temperature, chunk=LOGITS_CHUNK[hidden.device.type], with_entropy=with_entropy,
+            head = (
+                hidden[batch.targets - 1], output_layer.weight, output_layer.bias, batch.input_ids[batch.targets]
             )  # fmt: skip
-            self._expect_backward(role, logprobs)
-            return TokenLogprobs(logprobs, entropy)
+            chunk = LOGITS_CHUNK[hidden.device.type]
+            if with_vocabulary:
+                result = VocabularyLogprobs(*linear_vocabulary(*head, temperature=temperature, chunk=chunk))
+            else:
+                result = TokenLogprobs(
+                    *linear_logprobs(*head, temperature=temperature, chunk=chunk, with_entropy=with_entropy)
+                )
+            self._expect_backward(role, result.logprobs)
+            return result
         positions = batch.targets - 1 if spec.output == "values" else batch.last_tokens
         result = self.heads[role](hidden[positions].float()).squeeze(-1)
         self._expect_backward(role, result)

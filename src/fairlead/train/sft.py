@@ -1,14 +1,18 @@
 """Supervised fine-tuning: imitate every assistant turn of every conversation."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from fairlead.algos.sft_loss import sft_loss
+from fairlead.algos.sft_loss import sft_loss, smoothed_sft_loss
+from fairlead.batches import PackedBatch
 from fairlead.config.stages import SftConfig
 from fairlead.data.collate import collate
+from fairlead.data.examples import Example
 from fairlead.data.sampler import step_rows
 from fairlead.evaluate.likelihood import measure_likelihoods
 from fairlead.evaluate.summary import Evaluation, Likelihood, StageSummary
@@ -38,6 +42,7 @@ def train_sft(config: SftConfig) -> Path:
         roles = Roles()
         add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=config.model.lora.dropout)
         ready(roles, config.model, runtime)
+        roles.noise["policy"] = config.neftune_alpha
         stage.introduce([*rows.notes, *roles.notes])
         num_steps = number_of_steps(config, len(rows.train))
         optimizer = Optimizer(roles.trainable("policy"), config.optim, runtime, num_steps=num_steps)
@@ -62,13 +67,15 @@ def train_sft(config: SftConfig) -> Path:
             runtime.seed_step(step)
             picked = step_rows(len(rows.train), config.batch.rows, config.num_epochs, runtime.seed, step)
             examples = [rows.train[i] for i in picked]
-            num_trained = sum(example.num_trained for example in examples)
+            count = _count(examples, config)
 
             def loss_of(share: MicroBatch) -> Tensor:
                 batch = collate([examples[i] for i in share.rows]).to(runtime.device)  # noqa: B023 - used in this step
                 batch = batch if share.counts else batch.without_weight()
-                logprobs = roles(batch, "policy").logprobs
-                return (sft_loss(logprobs) * batch.weights).sum() / num_trained  # noqa: B023
+                if config.loss_per == "turn":
+                    weights = turn_weights([examples[i] for i in share.rows]).to(runtime.device)  # noqa: B023
+                    batch = replace(batch, weights=batch.weights * weights)
+                return (_losses(roles, batch, config) * batch.weights).sum() / count  # noqa: B023
 
             shares = micro_batches([len(example.input_ids) for example in examples], config.batch, runtime)
             loss = accumulate(shares, loss_of, optimizer, runtime)
@@ -96,3 +103,24 @@ def train_sft(config: SftConfig) -> Path:
             write_role(folder, roles, "policy", tensors, source.base, pad_token_id=None)
 
         return stage.finish("policy", source, write_model, evaluation=evaluation, facts={})
+
+
+def _losses(roles: Roles, batch: PackedBatch, config: SftConfig) -> Tensor:
+    """One number per trained token [M]."""
+    if not (config.label_smoothing or config.z_coef):
+        return sft_loss(roles(batch, "policy").logprobs)
+    logprobs, means, normalisers = roles(batch, "policy", with_vocabulary=True)
+    return smoothed_sft_loss(logprobs, means, normalisers, label_smoothing=config.label_smoothing, z_coef=config.z_coef)
+
+
+def _count(examples: Sequence[Example], config: SftConfig) -> int:
+    """The global denominator of a step, known to every rank: trained tokens, or assistant turns."""
+    if config.loss_per == "turn":
+        return sum(len(example.trained_turns) for example in examples)
+    return sum(example.num_trained for example in examples)
+
+
+def turn_weights(examples: Sequence[Example]) -> Tensor:
+    """The weight of each target [M] of a batch of these rows: 1 over the trained tokens of its turn."""
+    lengths = [length for example in examples for length in example.trained_turns]
+    return torch.cat([torch.full((length,), 1.0 / length) for length in lengths])
