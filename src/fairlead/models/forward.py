@@ -30,7 +30,7 @@ def hidden_states(decoder: nn.Module, batch: PackedBatch, *, packed: bool) -> Fl
 
 @contextmanager
 def noisy_embeddings(embedding: nn.Module, batch: PackedBatch, alpha: float, *, packed: bool) -> Iterator[None]:
-    """Add uniform noise of alpha / sqrt(L D) to the embeddings of a sequence of L tokens (NEFTune, Jain et al. 2023)."""
+    """Uniform noise of alpha / sqrt(L D) on the embeddings of a sequence of L tokens (NEFTune, Jain et al. 2023)."""
 
     def add(_module: nn.Module, _inputs: object, embedded: Tensor) -> Tensor:
         lengths = torch.tensor(batch.lengths, device=embedded.device, dtype=torch.float32)
