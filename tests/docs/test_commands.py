@@ -1,15 +1,19 @@
 """Every command that the README and the pages show is one that the program takes; the walk-through is walked."""
 
+import importlib
 import re
+import typing
 
 import orjson
 import pytest
 
 from docs.blocks import PAGES, ROOT, commands
+from fairlead.algos import preference_loss
 from fairlead.artifacts.manifest import read_manifest
 from fairlead.cli.main import build_app, run
 from fairlead.config.journey import JourneyConfig
 from fairlead.config.parse import load
+from fairlead.config.stages import DpoConfig, GrpoConfig
 from tiny import tiny_model, write_conversations, write_preferences
 
 SHOWN = [(page, words) for page in PAGES for words in commands(page)]
@@ -122,3 +126,21 @@ def test_every_logged_metric_is_explained(walked):
     assert logged <= explained, sorted(logged - explained)
     rows = set(re.findall(r"^\| `([a-z_0-9]+)", page, flags=re.MULTILINE))
     assert rows <= logged, sorted(rows - logged)
+
+
+def test_the_methods_of_the_grpo_page_are_options_that_are_taken():
+    page = (ROOT / "docs" / "algorithms" / "grpo.md").read_text()
+    methods = dict(re.findall(r"^\| (GRPO|Dr\. GRPO|DAPO|RLOO|REINFORCE\+\+)[^|]*\| `([^`]+)` \|$", page, re.MULTILINE))
+    assert len(methods) == 5
+    made = {name: load(GrpoConfig, None, options.split()) for name, options in methods.items()}
+    assert len({config.model_dump_json() for config in made.values()}) == 5
+
+
+def test_the_names_beside_the_equations_are_there():
+    for page in (ROOT / "docs" / "algorithms").glob("*.md"):
+        for module, name in re.findall(r"`(algos\.\w+)\.(\w+)`", page.read_text()):
+            assert hasattr(importlib.import_module(f"fairlead.{module}"), name), f"{page.name}: {module}.{name}"
+    page = (ROOT / "docs" / "algorithms" / "dpo.md").read_text()
+    losses = re.findall(r"^\| `(\w+)` \|.*\| `(\w+)` \|$", page, re.MULTILINE)
+    assert {loss for loss, _ in losses} == set(typing.get_args(DpoConfig.model_fields["loss"].annotation))
+    assert all(hasattr(preference_loss, name) for _, name in losses)
