@@ -35,6 +35,7 @@ TINY = {
     "dpo": ("num_epochs=16", "checkpoint.every_steps=2", "eval_every_steps=10", "model.lora.dropout=0.1"),
     "ppo": ("num_iterations=30", "checkpoint.every_steps=2", "ptx_coef=0.1", "ptx_rows=3", "kl.controller=adaptive",
             "kl.horizon=100", "whiten_advantages=true"),
+    "grpo": ("num_iterations=40", "checkpoint.every_steps=2", "num_epochs=2"),
 }  # fmt: skip
 SHORT = ("model.name=smollm2-135m-instruct", "model.lora.rank=8", "runtime.dtype=auto", "data.max_length=64",
          "data.max_reject_rate=1", "data.max_rows=20", "checkpoint.every_steps=1", "optim.lr=1e-4")  # fmt: skip
@@ -44,6 +45,8 @@ STARTER = {
     "dpo": (*SHORT, "batch.rows=4", "max_steps=6", "num_epochs=2"),
     "ppo": (*SHORT, "num_iterations=5", "prompts_per_iteration=4", "mini_batch_size=2", "sampling.max_new_tokens=12",
             "ptx_coef=0.1", "ptx_rows=2"),
+    "grpo": (*SHORT, "num_iterations=5", "prompts_per_iteration=2", "num_responses_per_prompt=2", "mini_batch_size=2",
+             "sampling.max_new_tokens=12"),
 }  # fmt: skip
 
 
