@@ -106,6 +106,36 @@ def test_the_claims_of_a_reward_model_are_about_all_held_out_pairs(world, tmp_pa
     assert "(8 pairs)" in (stage / "README.md").read_text()
 
 
+def test_a_collapsed_reward_model_is_no_result(world, tmp_path, monkeypatch):
+    """It says the same of everything, so no stage may be trained on it; the checkpoints stay."""
+
+    def flat(_roles, _role, pairs, *_):
+        return [1.0 + 1e-5 * i for i in range(len(pairs))], [1.0] * len(pairs)
+
+    monkeypatch.setattr("fairlead.train.reward.pair_scores", flat)
+    with pytest.raises(UserError, match="has collapsed") as caught:
+        world.run("reward", tmp_path, "checkpoint.every_steps=1")
+    assert caught.value.exit_code == ExitCode.BAD_DATA
+    assert "standard deviation of" in str(caught.value)
+    (stage,) = tmp_path.iterdir()
+    assert not (stage / "manifest.json").exists()
+    assert list(stage.glob("checkpoints/step-*"))
+
+
+@pytest.mark.parametrize(("right", "told"), [(1.0, False), (-1.0, False), (0.0, True)])
+def test_an_accuracy_that_may_be_chance_is_told(world, tmp_path, monkeypatch, capsys, right, told):
+    """Eight pairs: all right or all wrong is no chance, half of them may be."""
+
+    def judged(_roles, _role, pairs, *_):
+        signs = [right or (-1) ** i for i in range(len(pairs))]
+        return signs, [0.0] * len(pairs)
+
+    monkeypatch.setattr("fairlead.train.reward.pair_scores", judged)
+    pairs = write_rows(tmp_path / "pairs.jsonl", preferences(60))
+    world.run("reward", tmp_path / "run", f"data.train={pairs}", "data.held_out_rows=8", "max_steps=1")
+    assert ("which may be chance" in capsys.readouterr().err) == told
+
+
 def test_samples_of_ppo_are_text_with_scores(stages):
     rows = rows_of(stages["ppo"] / "samples.jsonl")
     assert [row["step"] for row in rows] == [1, 1, 2, 2, 3, 3]

@@ -10,6 +10,9 @@ from fairlead.models.outputs import per_sequence
 from fairlead.models.roles import Roles
 from fairlead.runtime.start import Runtime
 
+COLLAPSED_SPREAD = 1e-3
+"""Standard deviation of scores below which a scorer says the same of everything; dividing by it blows up noise."""
+
 Scores = tuple[list[float], list[float]]
 """Of the chosen and of the rejected responses, in the order of the pairs."""
 

@@ -25,6 +25,7 @@ from fairlead.data.collate import collate
 from fairlead.data.examples import Example
 from fairlead.data.sampler import epoch_order
 from fairlead.errors import UserError
+from fairlead.evaluate.preference_accuracy import COLLAPSED_SPREAD
 from fairlead.evaluate.summary import Evaluation, StageSummary
 from fairlead.generate.engine import Engine
 from fairlead.models.build import add_frozen, add_trainable, ready
@@ -47,8 +48,6 @@ from fairlead.train.rows import (
     template_of,
 )
 from fairlead.train.stage import Stage, open_stage
-
-SMALLEST_SPREAD = 1e-3  # a reward model whose scores vary less has collapsed; dividing by less would only blow up noise
 
 
 def train_ppo(config: PpoConfig) -> Path:
@@ -124,7 +123,7 @@ class _Learner:
         assert reward.manifest is not None
         facts = reward.manifest.facts
         self.score_at = facts["score_at"]
-        self.score_mean, self.score_std = facts["score_mean"], max(facts["score_std"], SMALLEST_SPREAD)
+        self.score_mean, self.score_std = facts["score_mean"], max(facts["score_std"], COLLAPSED_SPREAD)
         self.steps_per_iteration = config.num_epochs * (config.prompts_per_iteration // config.mini_batch_size)
         num_steps = config.num_iterations * self.steps_per_iteration
         self.policy = Optimizer(roles.trainable("policy"), config.optim, runtime, num_steps=num_steps)

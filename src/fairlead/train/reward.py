@@ -11,7 +11,9 @@ from fairlead.config.stages import RewardConfig
 from fairlead.data.collate import collate_pairs
 from fairlead.data.examples import PairExample
 from fairlead.data.sampler import step_rows
+from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.preference_accuracy import (
+    COLLAPSED_SPREAD,
     Scores,
     accuracy_of,
     measure_preferences,
@@ -28,7 +30,7 @@ from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
 from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.rows import load_preferences, padding_token, policy_source, rejects_path, template_of
-from fairlead.train.stage import open_stage
+from fairlead.train.stage import Stage, open_stage
 
 ALL_HELD_OUT = "held-out pairs"
 PAIRS_FOR_FACTS = 64  # training pairs whose scores give what ppo normalises by, where no pair is held out
@@ -102,6 +104,8 @@ def train_reward(config: RewardConfig) -> Path:
             preferences=_measured(rows.held_out, scores),
         )
         facts: dict[str, Any] = score_facts(scores.values())
+        _require_alive(stage, facts["score_std"])
+        _warn_of_chance(stage, evaluation.preferences)
         tensors = role_tensors(roles, "reward")
 
         def write_model(folder: Path) -> None:
@@ -121,3 +125,25 @@ def _measured(
     pairs = [pair for group in held_out.values() for pair in group]
     chosen, rejected = ([score for name in held_out for score in scores[name][side]] for side in (0, 1))
     return accuracy_of(ALL_HELD_OUT, pairs, (chosen, rejected)), *each
+
+
+def _require_alive(stage: Stage, spread: float) -> None:
+    """UserError for a reward model that says the same of everything: whatever is trained on it would learn noise."""
+    if spread < COLLAPSED_SPREAD:
+        raise UserError(
+            "the reward model has collapsed: every response gets nearly the same score", where=str(stage.folder),
+            got=f"a standard deviation of {spread:.1e}", want=f"at least {COLLAPSED_SPREAD:.0e}",
+            fix="lower optim.lr, and see by `fairlead data show` whether chosen and rejected differ within max_length",
+            exit_code=ExitCode.BAD_DATA,
+        )  # fmt: skip
+
+
+def _warn_of_chance(stage: Stage, measured: Sequence[PreferenceAccuracy]) -> None:
+    """Say so when the accuracy on all held-out pairs may be chance."""
+    if measured and measured[0].low <= 0.5 <= measured[0].high:
+        one = measured[0]
+        found = f"{one.accuracy:.1%} of {one.num_pairs} held-out pairs ({one.low:.1%} to {one.high:.1%})"
+        stage.say(
+            f"warning: right on {found}, which may be chance: hold out more pairs, or train longer; what is optimised "
+            "against it may learn noise"
+        )
