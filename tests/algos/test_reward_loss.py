@@ -7,11 +7,9 @@ from hypothesis import strategies as st
 
 from fairlead.algos.reward_loss import (
     centring_loss,
-    graded_loss,
     head_init_std,
     pairwise_log_exp,
     pairwise_log_sig,
-    ranked_pairs,
 )
 from oracles import losses
 
@@ -70,45 +68,13 @@ def test_a_margin_is_taken_off_the_difference(loss, pairs, margin):
         torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=0)
 
 
-# --- K responses to one prompt
-
-RANKED = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.floats(-5, 5)), max_size=9)
-
-
-def mean_over_pairs(rows):
-    """The mean over the pairs of each prompt, summed over prompts: -1/C(K,2) E log sigmoid(r_w - r_l)."""
-    total = 0.0
-    for prompt in {row[0] for row in rows}:
-        own = [row for row in rows if row[0] == prompt]
-        pairs = [(a[2], b[2]) for a in own for b in own if a[1] < b[1]]
-        if pairs:
-            total += sum(losses.negative_log_sigmoid(a - b) for a, b in pairs) / len(pairs)
-    return total
-
-
-@given(RANKED)
-def test_ranked_pairs_weigh_every_prompt_the_same(rows):
-    prompt = torch.tensor([row[0] for row in rows], dtype=torch.int64)
-    ranks = torch.tensor([row[1] for row in rows], dtype=torch.float64)
-    scores = torch.tensor([row[2] for row in rows], dtype=torch.float64)
-    better, worse, weights = ranked_pairs(ranks, prompt)
-    loss = (weights * pairwise_log_sig(scores[better], scores[worse])).sum()
-    assert loss.item() == pytest.approx(mean_over_pairs(rows), abs=1e-6)
-
-
-def test_two_ranked_responses_are_one_pair():
-    better, worse, weights = ranked_pairs(torch.tensor([2.0, 1.0]), torch.tensor([0, 0]))
-    assert (better.tolist(), worse.tolist(), weights.tolist()) == ([1], [0], [1.0])
-
-
 @given(SCORES)
-def test_centring_and_graded_loss_equal_their_squares(pairs):
+def test_centring_loss_is_the_square_of_the_sum(pairs):
     chosen, rejected = torch.tensor(pairs, dtype=torch.float64).T
     assert centring_loss(chosen, rejected).tolist() == pytest.approx([(c + r) ** 2 for c, r in pairs])
-    assert graded_loss(chosen, rejected).tolist() == pytest.approx([(c - r) ** 2 for c, r in pairs])
 
 
-@pytest.mark.parametrize("loss", [centring_loss, graded_loss, lambda c, r: pairwise_log_sig(c, r, 0.7)])
+@pytest.mark.parametrize("loss", [centring_loss, lambda c, r: pairwise_log_sig(c, r, 0.7)])
 def test_gradients_of_the_others(loss):
     generator = torch.Generator().manual_seed(0)
     scores = [torch.randn(5, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2)]

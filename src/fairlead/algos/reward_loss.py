@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -29,30 +29,12 @@ def pairwise_log_exp(
     return torch.logaddexp(torch.zeros_like(difference), difference)
 
 
-def ranked_pairs(
-    ranks: Float[Tensor, "S"], prompt: Int[Tensor, "S"]
-) -> tuple[Int[Tensor, "Q"], Int[Tensor, "Q"], Float[Tensor, "Q"]]:
-    """Every pair of responses to one prompt that people ranked apart: better, worse, and the weight of the pair.
-
-    `ranks` are 1 for the best; equal ranks are ties and make no pair. The weights of one prompt sum to 1 however many
-    responses it has (Ouyang et al. 2022, eq. 1: divided by K choose 2), so that no prompt counts more than another.
-    """
-    better, worse = torch.where((prompt[:, None] == prompt[None, :]) & (ranks[:, None] < ranks[None, :]))
-    num_pairs = torch.bincount(prompt[better], minlength=int(prompt.max()) + 1 if len(prompt) else 0)
-    return better, worse, 1.0 / num_pairs[prompt[better]].float()
-
-
 def centring_loss(chosen: Float[Tensor, "P"], rejected: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
     """(chosen + rejected)^2, which draws the mean score to 0 (Eisenstein et al. 2023, eq. 2).
 
     A preference fixes differences alone; without it the scores of two runs differ by a constant.
     """
     return (upcast(chosen) + upcast(rejected)).square()
-
-
-def graded_loss(scores: Float[Tensor, "S"], grades: Float[Tensor, "S"]) -> Float[Tensor, "S"]:
-    """Squared error of a score against a grade that people gave (HelpSteer2, Wang et al. 2024)."""
-    return (upcast(scores) - upcast(grades)).square()
 
 
 def head_init_std(width: int) -> float:

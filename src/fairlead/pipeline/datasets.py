@@ -108,7 +108,7 @@ def make_pairs(config: RepliesConfig, run: Path) -> Path:
         for position, (name, rows) in enumerate(loaded.items()):
             prompts = [template.encode_prompt(record.prompt) for record in rows.records]
             seeds = [(runtime.seed + position) * 65_536 + row for row in range(len(prompts))]
-            runtime.say(f"replies: {name}: {len(prompts)} of at most {config.sampling.max_new_tokens} tokens")
+            runtime.say(f"replies: {name}: {len(prompts)} replies of at most {config.sampling.max_new_tokens} tokens")
             replies = sample_responses(engine, prompts, config.sampling, seeds=seeds, runtime=runtime)
             pairs = own_reply_pairs(
                 template, rows.records, [reply.tokens for reply in replies], max_tokens=config.max_tokens,

@@ -183,8 +183,8 @@ class _Learner:
     def learn(self, rollout: Rollout, iteration: int) -> dict[str, float]:
         """Mini-batches over one rollout; returns the means of what happened."""
         config = self.config
-        advantages = self._advantages(rollout)
         teaches = ~scores_equal(rollout.scores, self.group)
+        advantages = self._advantages(rollout, teaches)
         steps: list[dict[str, float]] = []
         for epoch in range(config.num_epochs):
             order = epoch_order(
@@ -199,12 +199,11 @@ class _Learner:
         silent = 1.0 - float(teaches.float().mean())
         return describe_rollout(rollout) | means | {"zero_variance_groups": silent}
 
-    def _advantages(self, rollout: Rollout) -> Float[Tensor, "B R"]:
+    def _advantages(self, rollout: Rollout, teaches: Bool[Tensor, "B"]) -> Float[Tensor, "B R"]:
         """One number per token; 0 for every token of a group whose scores are all equal."""
         config, mask = self.config, rollout.response_mask
         kl_coef = config.kl.coef if config.kl.where == "reward" else 0.0
         rewards = shape_rewards(rollout.scores, rollout.old_logprobs, rollout.reference_logprobs, mask, kl_coef=kl_coef)
-        teaches = ~scores_equal(rollout.scores, self.group)
         if config.advantage == "batch":
             advantages, _ = gae(rewards, torch.zeros_like(rewards), mask, gamma=1.0, lam=1.0)
             return whiten(advantages, mask, shift_mean=True).masked_fill(~teaches[:, None], 0.0)
