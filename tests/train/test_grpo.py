@@ -224,7 +224,8 @@ def test_another_function_is_another_stage(world, tmp_path):
     ("options", "word"),
     [
         ({"rewards": []}, "empty"), ({"rewards": ["format", "2*format"]}, "twice"), ({"rewards": ["wit"]}, "no reward"),
-        ({"rewards": ["format"]}, "answer_pattern"), ({"mini_batch_size": 48}, "does not divide"),
+        ({"rewards": ["format"]}, "answer_pattern"), ({"answer_pattern": "("}, "no regular expression"),
+        ({"advantage": "batch", "divide_by_std": False}, "divide_by_std"), ({"mini_batch_size": 48}, "does not divide"),
         ({"sampling": {"top_k": 5}}, "may only set"), ({"dual_clip": 0.5}, "above 1"),
         ({"kl": {"estimator": "k3"}}, "for kl.where=loss"), ({"kl": {"where": "loss"}}, "holds nothing"),
         ({"overlong_soft_tokens": 100}, "more than a response"), ({"model": {"lora": {"dropout": 0.1}}}, "dropout"),

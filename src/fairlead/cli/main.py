@@ -29,17 +29,8 @@ VERBS = {
     "clean": ("fairlead.cli.clean:clean", "Free space: caches and old checkpoints."),
     "doctor": ("fairlead.cli.doctor:doctor", "Check this machine."),
 }
-OWN_HELP = {
-    "demo",
-    "run",
-    "sft",
-    "reward",
-    "ppo",
-    "grpo",
-    "dpo",
-    "eval",
-    "chat",
-}  # they take words and print their own page
+# They take words and print their own page.
+OWN_HELP = {"demo", "run", "sft", "reward", "ppo", "grpo", "dpo", "eval", "chat"}
 
 
 def build_app() -> App:

@@ -1,5 +1,6 @@
 """One configuration per training stage and for evaluation."""
 
+import re
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -293,6 +294,12 @@ class GrpoConfig(StageConfig):
         only_temperature(self.sampling, "grpo")
         if self.model.lora.dropout > 0:
             raise ValueError("grpo.model.lora.dropout must be 0, as for ppo; set it to 0")
+        try:
+            re.compile(self.answer_pattern)
+        except re.error as error:
+            raise ValueError(f"grpo.answer_pattern is no regular expression ({error}); mend it") from None
+        if not self.divide_by_std and self.advantage != "group":
+            raise ValueError(f"grpo.divide_by_std has no meaning for grpo.advantage={self.advantage}; leave it out")
         if "format" in names and not self.answer_pattern:
             raise ValueError("grpo.rewards has format, but no format is given; set grpo.answer_pattern")
         if self.dual_clip and self.dual_clip <= 1.0:

@@ -132,11 +132,8 @@ def _report_name(subject: Source) -> str:
 def _folder_of_report(run: Path, config: EvalConfig, models: Mapping[str, Source]) -> Path:
     """The finished report that tells what is asked for, else where a new one goes; none is ever written over."""
     name = _report_name(models["model"])
-    for number in count(1):
-        folder = stage_folder(run, name if number == 1 else f"{name}-{number}")
-        if not is_finished(folder) or _tells(folder, config, models):
-            return folder
-    raise AssertionError("there is always a next number")
+    folders = (stage_folder(run, name if number == 1 else f"{name}-{number}") for number in count(1))
+    return next(folder for folder in folders if not is_finished(folder) or _tells(folder, config, models))
 
 
 def _tells(folder: Path, config: EvalConfig, models: Mapping[str, Source]) -> bool:
