@@ -8,7 +8,8 @@ from pathlib import Path
 from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options_page
 from fairlead.config.journey import JourneyConfig
-from fairlead.config.stages import DpoConfig, EvalConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig
+from fairlead.config.online import GrpoConfig, PpoConfig
+from fairlead.config.stages import DpoConfig, EvalConfig, RewardConfig, SftConfig
 from fairlead.errors import ExitCode
 
 VERBS = {

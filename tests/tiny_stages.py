@@ -6,8 +6,9 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.parse import load
-from fairlead.config.stages import DpoConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig
+from fairlead.config.stages import DpoConfig, RewardConfig, SftConfig
 from fairlead.train.dpo import train_dpo
 from fairlead.train.grpo import train_grpo
 from fairlead.train.ppo import train_ppo

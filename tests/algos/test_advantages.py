@@ -85,13 +85,15 @@ def test_a_mask_with_a_hole_is_refused():
         gae(row, row, torch.tensor([[True, False, True]]), gamma=1.0, lam=1.0)
 
 
-@given(rollouts(), st.floats(0, 2))
-def test_shape_rewards_equals_the_loop(rollout, kl_coef):
+@given(rollouts(), st.floats(0, 2), st.sampled_from(["k1", "k2", "k3"]))
+def test_shape_rewards_equals_the_loop(rollout, kl_coef, estimator):
     logprobs, reference, scores, mask, lengths = rollout
-    rewards = shape_rewards(scores, logprobs, reference, mask, kl_coef=kl_coef)
+    rewards = shape_rewards(scores, logprobs, reference, mask, kl_coef=kl_coef, estimator=estimator)
     for b, length in enumerate(lengths):
-        want = oracle.shape_rewards(scores[b].item(), logprobs[b].tolist(), reference[b].tolist(), length, kl_coef)
-        assert rewards[b].tolist() == pytest.approx(want, abs=1e-9)
+        want = oracle.shape_rewards(
+            scores[b].item(), logprobs[b].tolist(), reference[b].tolist(), length, kl_coef, estimator
+        )
+        assert rewards[b].tolist() == pytest.approx(want, rel=1e-9, abs=1e-9)
 
 
 def test_the_score_stands_at_the_last_response_token_only():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fairlead.algos.advantages import gae, group_advantages, leave_one_out_advantages, shape_rewards
-from fairlead.algos.kl import kl_k1, kl_k2, kl_k3
+from fairlead.algos.kl import kl_estimate, kl_k1, kl_k2, kl_k3
 from fairlead.algos.masked import whiten
 from fairlead.algos.policy_loss import clipped_policy_loss
 from fairlead.algos.preference_loss import dpo_loss
@@ -184,3 +184,28 @@ def test_k1_in_the_loss_does_not_hold_at_all(seed):
     )
     torch.testing.assert_close(with_penalty, without)
     assert distance(with_penalty, optimum(reference, scores)) > 0.2
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+@pytest.mark.parametrize("seed", range(3))
+def test_k2_or_k3_in_the_reward_keeps_only_what_it_raises(seed, estimator):
+    """Taken off the reward as a number, k2 and k3 punish a response for becoming rarer than under the reference, which
+    makes it rarer still. At rest score - beta k is the same for all that are left, and all that are left gained.
+    """
+    reference, scores = bandit(seed)
+    logits = reference.clone().requires_grad_()
+    for _ in range(5_000):
+        logprobs = logits.log_softmax(-1).clamp(min=-40.0)  # what has gone stays gone, and finite
+        weights = logprobs.detach().exp()
+        shaped = scores - BETA * kl_estimate(logprobs.detach(), reference, estimator)
+        losses = clipped_policy_loss(logprobs, logprobs.detach(), shaped - (weights * shaped).sum(), **CLIP)
+        (gradient,) = torch.autograd.grad((weights * losses).sum(), logits)
+        with torch.no_grad():
+            logits -= gradient
+    logprobs = logits.detach().log_softmax(-1)
+    left = logprobs.exp() > 1e-3
+    shaped = (scores - BETA * kl_estimate(logprobs, reference, estimator))[left]
+    assert 1 <= int(left.sum()) < VOCABULARY
+    assert (shaped.max() - shaped.min()).item() < 1e-2
+    assert (logprobs[left] > reference[left]).all()
+    assert distance(logits, optimum(reference, scores)) > 0.05

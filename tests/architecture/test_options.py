@@ -7,7 +7,8 @@ from pathlib import Path
 from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options
 from fairlead.config.journey import JourneyConfig
-from fairlead.config.stages import DpoConfig, EvalConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig
+from fairlead.config.online import GrpoConfig, PpoConfig
+from fairlead.config.stages import DpoConfig, EvalConfig, RewardConfig, SftConfig
 
 ROOT = Path(__file__).parents[2]
 VERBS = {

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from fairlead.config.document import options, show_value
 from fairlead.config.journey import JourneyConfig, SplitConfig
+from fairlead.config.online import PpoConfig
 from fairlead.config.parse import did_you_mean, load, parse_mapping, read_recipe
-from fairlead.config.stages import DpoConfig, EvalConfig, PpoConfig, RewardConfig, SftConfig
+from fairlead.config.stages import DpoConfig, EvalConfig, RewardConfig, SftConfig
 from fairlead.errors import ExitCode, UserError
 
 

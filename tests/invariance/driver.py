@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 import pytest
 
-from fairlead.config.stages import DpoConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig
+from fairlead.config.online import GrpoConfig, PpoConfig
+from fairlead.config.stages import DpoConfig, RewardConfig, SftConfig
 from fairlead.train.dpo import train_dpo
 from fairlead.train.grpo import train_grpo
 from fairlead.train.ppo import train_ppo

@@ -3,13 +3,19 @@
 import math
 
 
-def shape_rewards(score, logprobs, reference_logprobs, length, kl_coef):
+def kl_estimate(logprob, reference, estimator):
+    """Schulman's k1, k2 and k3 of one token."""
+    ratio = math.exp(reference - logprob)
+    return {"k1": -math.log(ratio), "k2": math.log(ratio) ** 2 / 2, "k3": ratio - 1 - math.log(ratio)}[estimator]
+
+
+def shape_rewards(score, logprobs, reference_logprobs, length, kl_coef, estimator="k1"):
     """The first `length` tokens of a row belong to the response."""
     rewards = []
     for t in range(len(logprobs)):
         reward = 0.0
         if t < length:
-            reward -= kl_coef * (logprobs[t] - reference_logprobs[t])
+            reward -= kl_coef * kl_estimate(logprobs[t], reference_logprobs[t], estimator)
         if t == length - 1:
             reward += score
         rewards.append(reward)

@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
-from fairlead.config.stages import GrpoConfig
-from fairlead.config.terms import parse_term
+from fairlead.config.online import GrpoConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.errors import UserError
 from fairlead.models.loading import tokenizer_in
 from fairlead.models.sources import resolve
+from fairlead.rollout.rules import load_rules
 from fairlead.runtime.start import start
 from fairlead.train import grpo
-from fairlead.train.episodes import next_rows
+from fairlead.train.episodes import next_rows, stream_rows
 from fairlead.train.rows import load_tasks
 from oracles import advantages as oracle
 from oracles.reductions import whiten
@@ -32,6 +32,7 @@ VARIANTS = {
     "dapo": ("kl.coef=0.0", "overlong_soft_tokens=6"),
     "rloo": ("advantage=leave_one_out", "aggregation=constant"),
     "reinforce++": ("advantage=batch",),
+    "k3-in-reward": ("kl.estimator=k3", "kl.coef=2.0"),
     "corrected": ("kl.where=loss", "kl.estimator=k2", "importance_cap=1.01", "dual_clip=1.2"),
 }
 
@@ -44,9 +45,9 @@ def set_up(world, tmp_path, *options):
     source, reward = resolve(config.model.name), resolve(config.reward_model)
     template = ChatTemplate(tokenizer_in(source.base.folder), extra_end_token_ids=range(3, 320, 9))  # lengths differ
     tasks = load_tasks(config.data, template, rejects=None, seed=0).train[:3]
-    terms = [parse_term(text) for text in config.rewards]
-    functions, _ = grpo._functions(terms)
-    learner = grpo._Learner(config, runtime, source, reward, template, terms, functions)
+    limits = {"answer_pattern": config.answer_pattern, "max_response_tokens": config.sampling.max_new_tokens}
+    rules, probes = load_rules(config.rewards, **limits), load_rules(config.probes, **limits)
+    learner = grpo._Learner(config, runtime, source, reward, template, rules, probes)
     shaken(learner.roles, "policy", 1, 0.05)
     return learner, tasks
 
@@ -69,7 +70,8 @@ def advantages_of(config, rollout, old, reference):
     scores = rollout.scores.tolist()
     coef = config.kl.coef if config.kl.where == "reward" else 0.0
     rewards = [
-        oracle.shape_rewards(score, p, q, len(p), coef) for score, p, q in zip(scores, old, reference, strict=True)
+        oracle.shape_rewards(score, p, q, len(p), coef, config.kl.estimator)
+        for score, p, q in zip(scores, old, reference, strict=True)
     ]
     group = [i // GROUP for i in range(len(old))]
     match config.advantage:
@@ -188,6 +190,33 @@ def test_one_silent_group_leaves_the_others_as_they_are(world, tmp_path, monkeyp
         torch.testing.assert_close(gradient, kept[1][name] * 8 / 12, rtol=1e-4, atol=1e-7)
 
 
+def test_silent_groups_give_way_to_others(world, tmp_path, monkeypatch):
+    """Prompts 0 and 2 of the stream score alike: two more are drawn, and one of these is silent again."""
+    learner, _ = set_up(world, tmp_path, "dynamic_sampling_rounds=1")
+    tasks = load_tasks(learner.config.data, learner.template, rejects=None, seed=0).train
+    order = next_rows(len(tasks), 5, learner.runtime.seed, 0)
+    silent = {tasks[order[i]].input_ids for i in (0, 2, 3)}
+
+    def score(roles, role, texts, *_):
+        return torch.tensor([0.5 if text.input_ids[: len(text.input_ids) - sum(text.trained)] in silent else float(i)
+                             for i, text in enumerate(texts)])  # fmt: skip
+
+    monkeypatch.setattr(grpo, "score_responses", score)
+    rollout, metrics = learner.sample(tasks, 0)
+    assert metrics["prompts_drawn"] == 5
+    # 1 and 4 teach; the first that does not fills the place that is left
+    assert [rollout.prompts[i] for i in range(0, 12, GROUP)] == [tasks[order[i]].input_ids for i in (0, 1, 4)]
+    assert learner.numbers["prompts"] == 5
+    assert learner.learn(rollout, 0)["zero_variance_groups"] == pytest.approx(1 / 3)
+    seeds = {tuple(row.tolist()) for row in rollout.responses}
+    assert len(seeds) > 9, "what is drawn later has seeds of its own"
+    again, more = learner.sample(tasks, 1)
+    assert more["prompts_drawn"] == 3
+    assert [again.prompts[i] for i in range(0, 12, GROUP)] == [
+        tasks[i].input_ids for i in stream_rows(len(tasks), 5, 3, learner.runtime.seed)
+    ]
+
+
 # --- rewards
 
 
@@ -227,7 +256,10 @@ def test_another_function_is_another_stage(world, tmp_path):
         ({"rewards": ["format"]}, "answer_pattern"), ({"answer_pattern": "("}, "no regular expression"),
         ({"advantage": "batch", "divide_by_std": False}, "divide_by_std"), ({"mini_batch_size": 48}, "does not divide"),
         ({"sampling": {"top_k": 5}}, "may only set"), ({"dual_clip": 0.5}, "above 1"),
-        ({"kl": {"estimator": "k3"}}, "for kl.where=loss"), ({"kl": {"where": "loss"}}, "holds nothing"),
+        ({"probes": ["2*length"]}, "watched"), ({"probes": ["reward_model"]}, "watched"),
+        ({"rewards": ["length"], "probes": ["length"]}, "twice"), ({"reference_every": 2}, "reference_every"),
+        ({"reference_decay": 0.5}, "reference_decay"), ({"length_sampler_min_tokens": 100}, "lower it"),
+        ({"length_sampler_min_tokens": 5, "overlong_soft_tokens": 5}, "one limit for all"),
         ({"overlong_soft_tokens": 100}, "more than a response"), ({"model": {"lora": {"dropout": 0.1}}}, "dropout"),
     ],
 )  # fmt: skip
@@ -273,7 +305,8 @@ def test_the_same_seed_gives_the_same_bytes(world, tmp_path):
 def test_a_group_answers_one_prompt(world, tmp_path):
     learner, tasks = set_up(world, tmp_path)
     rollout, _ = learner.sample(tasks, 0)
-    assert [rollout.prompts[i] for i in range(0, 12, GROUP)] == [task.input_ids for task in tasks]
+    order = next_rows(3, 3, learner.runtime.seed, 0)
+    assert [rollout.prompts[i] for i in range(0, 12, GROUP)] == [tasks[i].input_ids for i in order]
     assert all(len(set(rollout.prompts[i : i + GROUP])) == 1 for i in range(0, 12, GROUP))
     assert len({tuple(row.tolist()) for row in rollout.responses[:GROUP]}) > 1, "each response has a seed of its own"
     assert next_rows(5, 2, 3, 0) != next_rows(5, 2, 3, 1)

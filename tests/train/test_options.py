@@ -17,6 +17,7 @@ from fairlead.config.document import options
 from fairlead.errors import UserError
 from fairlead.models.roles import Roles
 from fairlead.runtime.start import start
+from fairlead.train.health import FAULTS
 from tiny import tiny_model
 from tiny_stages import TRAINERS, fingerprints, rows_of, write_rows
 
@@ -49,6 +50,7 @@ VISIBLE = {
     "optim.beta1": (("sft",), "0.5", (), MODEL),
     "optim.beta2": (("sft",), "0.5", (), MODEL),
     "optim.eps": (("sft",), "0.01", (), MODEL),
+    "optim.eps_placement": (("sft",), "tensorflow", ("optim.eps=0.01",), MODEL),
     "optim.max_grad_norm": (("sft",), "0.1", (), MODEL),
     "checkpoint.every_steps": (TRAINERS, "2", (), CHECKPOINTS),
     "checkpoint.keep": (("sft",), "3", ("checkpoint.every_steps=1", "num_epochs=2"), CHECKPOINTS),
@@ -96,12 +98,18 @@ VISIBLE = {
     "critic_lr": (("ppo",), "0.1", (), METRICS),
     "rewards": (("grpo",), "reward_model,0.5*length", (), METRICS),
     "num_responses_per_prompt": (("grpo",), "3", (), METRICS),
-    "kl.estimator": (("grpo",), "k3", ("kl.estimator=k2", "kl.where=loss", "kl.coef=1.0"), METRICS),
+    "kl.estimator": (("ppo", "grpo"), "k3", ("kl.estimator=k2", "kl.where=loss", "kl.coef=1.0"), METRICS),
     "advantage": (("grpo",), "leave_one_out", (), METRICS),
     "divide_by_std": (("grpo",), "false", (), METRICS),
     "dual_clip": (("ppo", "grpo"), "1.001", ("num_epochs=3",), METRICS),
     "importance_cap": (("ppo", "grpo"), "0.9", (), METRICS),
     "overlong_soft_tokens": (("grpo",), "4", (), METRICS),
+    "probes": (("ppo", "grpo"), "length", (), METRICS),
+    "length_sampler_min_tokens": (("ppo", "grpo"), "1", (), METRICS),
+    "reference": (("ppo", "grpo"), "ema", (), METRICS),
+    "reference_decay": (("ppo", "grpo"), "0.5", ("reference=ema",), METRICS),
+    "reference_every": (("ppo", "grpo"), "2", ("reference=refreshed",), METRICS),
+    "policy_ema": (("ppo", "grpo"), "0.5", (), MODEL),
 }
 # Shown by a test of its own below, or by another file.
 ELSEWHERE = {
@@ -118,6 +126,10 @@ ELSEWHERE = {
     "metrics.sinks": "test_trackers",
     "metrics.every_steps": "test_trackers",
     "loss": "test_both_reward_losses, and test_dpo_losses.py",
+    "data.long_prompts": "test_long_prompts_are_cut_where_a_line_ends",
+    "dynamic_sampling_rounds": "test_silent_groups_give_way_to_others in test_grpo.py",
+    **dict.fromkeys(("health.non_finite", "health.step_factor", "health.max_roll_backs"), "test_health.py"),
+    **{f"health.{fault}": "test_health.py" for fault in FAULTS},
     "aggregation": "test_a_step_equals_the_loop in test_grpo.py",
     "kl.where": "test_a_step_equals_the_loop in test_grpo.py",
     "answer_pattern": "test_the_pattern_finds_the_answer in test_grpo.py",
@@ -245,6 +257,20 @@ def test_rows_come_from_the_files_that_are_named(world, tmp_path):
     stage = world.run("sft", tmp_path / "run", f"data.train={train}", f"data.held_out={held}")
     assert set(read_manifest(stage).data_digests) == {str(train), str(held)}
     assert len(rows_of(stage / "metrics.jsonl")) == 1, "six rows in all, and none was split off"
+
+
+@pytest.mark.parametrize("trainer", ["ppo", "grpo"])
+def test_long_prompts_are_cut_where_a_line_ends(world, tmp_path, trainer):
+    lines = "a line of the question\n" * 40
+    rows = [rows_of(world.conversations)[1], {"messages": [{"role": "user", "content": lines + "the end"}]}]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    words = (f"data.train={path}", "data.max_length=200", "data.max_reject_rate=1")
+    for name, cut in (("reject", False), ("cut", True)):
+        stage = world.run(trainer, tmp_path / name, *words, f"data.long_prompts={name}", "num_iterations=2")
+        shown = [row["prompt"] for row in rows_of(stage / "samples.jsonl")]
+        assert any("a line of the question" in prompt for prompt in shown) == cut
+        assert not any("the end" in prompt for prompt in shown)
+        assert len(rows_of(stage / "rejects.jsonl")) == (0 if cut else 1)
 
 
 def test_a_device_that_is_not_there_is_told(world, tmp_path):

@@ -12,10 +12,11 @@ from fairlead.config.common import DataConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.models.loading import tokenizer_in
 from fairlead.models.sources import resolve
+from fairlead.rollout.rules import load_rules
 from fairlead.runtime.start import start
 from fairlead.train import ppo
 from fairlead.train.episodes import next_rows
-from fairlead.train.rows import load_conversations, load_prompts
+from fairlead.train.rows import load_conversations, load_tasks
 
 TEMPERATURE, KL_COEF, SCORE_CLIP, PENALTY = 0.7, 0.3, 0.9, 0.25
 GAMMA, LAM, LOW, HIGH, VALUE_CLIP, PTX_COEF = 0.9, 0.8, 0.1, 0.3, 0.05, 0.4
@@ -109,15 +110,14 @@ def set_up(world, tmp_path, *options):
     config = world.config("ppo", tmp_path, *OPTIONS, *options)
     runtime = start(config.runtime)
     source, reward = resolve(config.model.name), resolve(config.reward_model)
-    template = ChatTemplate(tokenizer_in(source.base.folder))
-    prompts = load_prompts(config.data, template, rejects=None, seed=0).train[:6]
-    rows = DataConfig(**config.data.model_dump())
+    template = ChatTemplate(tokenizer_in(source.base.folder), extra_end_token_ids=range(3, 320, 9))  # lengths differ
+    tasks = load_tasks(config.data, template, rejects=None, seed=0).train[:6]
+    rows = DataConfig(**config.data.model_dump(exclude={"long_prompts"}))
     ptx = load_conversations(rows, template, rejects=None, seed=0).train[:5] if config.ptx_coef else []
-    ends = (*template.end_token_ids, *range(3, 320, 9))  # many end tokens, so that lengths differ
-    learner = ppo._Learner(config, runtime, source, reward, ptx, ends)
+    learner = ppo._Learner(config, runtime, source, reward, template, load_rules((), **NO_RULES), ptx)
     shaken(learner.roles, "policy", 1, 0.05)
     shaken(learner.roles, "critic", 2, 0.05)
-    return learner, prompts, ends, ptx
+    return learner, tasks, template.end_token_ids, ptx
 
 
 def recorded_gradients(learner, monkeypatch):
@@ -145,14 +145,19 @@ def assert_gradients(found, want):
         assert (by_name[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
 
 
+NO_RULES = {"answer_pattern": "", "max_response_tokens": 1}
 SWITCHES = ("dual_clip=1.2", "whiten_rewards=true", "reward_baseline=0.4", "importance_cap=1.01")
 
 
-@pytest.mark.parametrize("options", [(), ("ptx_coef=0.4", "ptx_rows=4"), SWITCHES], ids=["plain", "ptx", "switches"])
+KL_IN_LOSS = ("kl.where=loss", "kl.estimator=k3")
+CASES = {"plain": (), "ptx": ("ptx_coef=0.4", "ptx_rows=4"), "switches": SWITCHES, "kl-in-loss": KL_IN_LOSS}
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("mini_batch_size", [6, 2])
 def test_a_step_equals_the_loop(world, tmp_path, monkeypatch, options, mini_batch_size):
     ptx_data = (f"ptx_data={world.conversations}",) if "ptx_rows=4" in options else ()
-    learner, prompts, ends, ptx = set_up(world, tmp_path, *options, *ptx_data, f"mini_batch_size={mini_batch_size}")
+    learner, tasks, ends, ptx = set_up(world, tmp_path, *options, *ptx_data, f"mini_batch_size={mini_batch_size}")
     roles, folder = learner.roles, world.model
     old_policy, old_critic = Plain(folder, roles, "policy"), Plain(folder, roles, "critic")
     reference, judge = Plain(folder, roles, "reference"), Plain(folder, roles, "reward")
@@ -160,12 +165,14 @@ def test_a_step_equals_the_loop(world, tmp_path, monkeypatch, options, mini_batc
     assert not reference.leaves
     assert judge.leaves
 
-    rollout = learner.sample(prompts, 0)
+    rollout, _ = learner.sample(tasks, 0)
+    prompts = rollout.prompts
+    assert [*prompts] == [task.input_ids for task in tasks]
     responses = [row[mask].tolist() for row, mask in zip(rollout.responses, rollout.response_mask, strict=True)]
     assert len({len(r) for r in responses}) > 2, "lengths must differ, or an alignment error stays hidden"
     assert 0 < int(rollout.finished.sum()) < 6, "some end by themselves, some do not"
 
-    old, rewards, values, scores, clips = [], [], [], [], []
+    old, references, rewards, values, scores, clips = [], [], [], [], [], []
     for b, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         with torch.no_grad():
             old.append([float(x) for x in old_policy.logprobs(prompt, response, TEMPERATURE)[0]])
@@ -179,7 +186,9 @@ def test_a_step_equals_the_loop(world, tmp_path, monkeypatch, options, mini_batc
         clips.append(abs(normal) > SCORE_CLIP)
         score = max(-SCORE_CLIP, min(SCORE_CLIP, normal)) - (0.0 if finished else PENALTY)
         score -= learner.config.reward_baseline
-        reward = [-KL_COEF * (p - q) for p, q in zip(old[b], ref, strict=True)]
+        references.append(ref)
+        coef = 0.0 if options == KL_IN_LOSS else KL_COEF
+        reward = [-coef * (p - q) for p, q in zip(old[b], ref, strict=True)]
         reward[-1] += score
         rewards.append(reward)
         sampled = rollout.sampler_logprobs[b][rollout.response_mask[b]]
@@ -219,6 +228,9 @@ def test_a_step_equals_the_loop(world, tmp_path, monkeypatch, options, mini_batc
                     worst = torch.minimum(worst, torch.tensor(-advantage * 1.2)) if advantage < 0 else worst
                     sampled = float(rollout.sampler_logprobs[b][rollout.response_mask[b]][t])
                     worst = worst * min(1.01, math.exp(old[b][t] - sampled))
+                if options == KL_IN_LOSS:
+                    log_ratio = references[b][t] - new[t]
+                    worst = worst + KL_COEF * (torch.exp(log_ratio) - 1 - log_ratio)
                 policy_loss = policy_loss + worst / count
                 near = values[b][t] + (now[t] - values[b][t]).clamp(-VALUE_CLIP, VALUE_CLIP)
                 squares = torch.maximum((now[t] - returns[b][t]) ** 2, (near - returns[b][t]) ** 2)

@@ -4,11 +4,13 @@ Rows are responses: their tokens are a contiguous prefix of the row, a row may b
 no gradient flows through it. Masked positions come out as 0 and their inputs never matter.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fairlead.algos.kl import kl_k1
+from fairlead.algos.kl import kl_estimate
 from fairlead.algos.masked import segment_sum, upcast
 
 
@@ -20,13 +22,16 @@ def shape_rewards(
     response_mask: Bool[Tensor, "B R"],
     *,
     kl_coef: float,
+    estimator: Literal["k1", "k2", "k3"] = "k1",
 ) -> Float[Tensor, "B R"]:
     """Reward of each token: -kl_coef * log(policy / reference), plus the score at the last response token.
 
     Ziegler et al. 2019, section 2: the sum over a response is score - kl_coef * log(policy / reference). `logprobs`
-    are those of the policy that sampled. A response without tokens gets no reward.
+    are those of the policy that sampled. A response without tokens gets no reward. With k2 or k3 for the logarithm
+    (k1) the optimum is another one: docs/algorithms/ppo.md.
     """
-    penalty = kl_coef * kl_k1(logprobs, reference_logprobs).masked_fill(~response_mask, 0.0)
+    estimate = kl_estimate(logprobs, reference_logprobs, estimator)
+    penalty = kl_coef * estimate.masked_fill(~response_mask, 0.0)
     return torch.where(_is_last(response_mask), upcast(scores)[:, None] - penalty, -penalty)
 
 

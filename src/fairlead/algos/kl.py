@@ -4,6 +4,8 @@ Each estimator is one number per token, for tokens sampled from the policy (Schu
 Divergence", names them k1, k2, k3). k1 and k3 average to the exact KL; k2 has a small bias and a low variance.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,6 +27,19 @@ def kl_k3(logprobs: Float[Tensor, "*S"], reference_logprobs: Float[Tensor, "*S"]
     """r - 1 - log r with r = reference / policy: unbiased and never negative. Infinite where r is above e^88."""
     log_ratio = kl_k1(logprobs, reference_logprobs)
     return torch.expm1(-log_ratio) + log_ratio
+
+
+def kl_estimate(
+    logprobs: Float[Tensor, "*S"], reference_logprobs: Float[Tensor, "*S"], estimator: Literal["k1", "k2", "k3"]
+) -> Float[Tensor, "*S"]:
+    """The estimator of that name."""
+    match estimator:
+        case "k1":
+            return kl_k1(logprobs, reference_logprobs)
+        case "k2":
+            return kl_k2(logprobs, reference_logprobs)
+        case "k3":
+            return kl_k3(logprobs, reference_logprobs)
 
 
 def next_kl_coef(coef: float, measured_kl: float, num_episodes: int, *, target: float, horizon: float) -> float:

@@ -64,6 +64,14 @@ def drop_old_checkpoints(folder: Path, *, keep: int) -> None:
         remove(path)
 
 
+def drop_checkpoints_since(folder: Path, step: int) -> None:
+    """Delete the checkpoints of `step` and later; when there is none before them, the oldest stays."""
+    steps = _steps(folder)
+    bad = [path for at, path in steps if at >= step]
+    for path in bad[1:] if len(bad) == len(steps) else bad:
+        remove(path)
+
+
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest checkpoint of a stage's folder that is whole, or None when there never was one.
 

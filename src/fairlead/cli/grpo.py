@@ -1,7 +1,7 @@
 """`fairlead grpo`: alignment by comparing several responses to a prompt."""
 
 from fairlead.cli.words import Words, config_from_words, show_result
-from fairlead.config.stages import GrpoConfig
+from fairlead.config.online import GrpoConfig
 
 
 def grpo(*words: Words) -> None:

@@ -1,7 +1,7 @@
 """`fairlead ppo`: alignment against a reward model."""
 
 from fairlead.cli.words import Words, config_from_words, show_result
-from fairlead.config.stages import PpoConfig
+from fairlead.config.online import PpoConfig
 
 
 def ppo(*words: Words) -> None:

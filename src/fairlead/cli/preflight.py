@@ -16,8 +16,9 @@ from fairlead.artifacts.stages import is_finished, is_run, is_taken, list_runs, 
 from fairlead.config.chat import ChatConfig
 from fairlead.config.common import RowsConfig
 from fairlead.config.journey import STAGES, JourneyConfig, models_of, rows_of
+from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.section import Section
-from fairlead.config.stages import DpoConfig, EvalConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
+from fairlead.config.stages import DpoConfig, EvalConfig, RewardConfig, SftConfig, StageConfig
 from fairlead.data.load import read_conversations, read_preferences, read_prompts
 from fairlead.data.sources import expand
 from fairlead.data.starter import STARTER_DATASETS, STARTER_MODELS, model_path, resolve_paths

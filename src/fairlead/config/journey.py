@@ -6,17 +6,9 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from fairlead.config.common import RuntimeConfig, SamplingConfig
+from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.section import Section
-from fairlead.config.stages import (
-    DpoConfig,
-    EpochsConfig,
-    EvalConfig,
-    GrpoConfig,
-    PpoConfig,
-    RewardConfig,
-    SftConfig,
-    StageConfig,
-)
+from fairlead.config.stages import DpoConfig, EpochsConfig, EvalConfig, RewardConfig, SftConfig, StageConfig
 
 STAGES = ("split", "sft", "replies", "reward", "dpo", "ppo", "grpo")
 """The stages that make something, in the order they run; eval comes last and measures them."""

@@ -1,12 +1,13 @@
 """Records become token sequences ready to train on; what cannot be used is returned with a reason. No torch here."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.errors import UserError
-from fairlead.records import Conversation, Preference, Prompt, Rejection
+from fairlead.records import Conversation, Message, Preference, Prompt, Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,13 @@ class Task:
 
 
 def task_examples(
-    records: Sequence[Prompt], template: ChatTemplate, max_length: int
+    records: Sequence[Prompt], template: ChatTemplate, max_length: int, *, cut_long: bool
 ) -> tuple[list[Task], list[Rejection]]:
-    """As `prompt_examples`, with the text beside the tokens."""
+    """As `prompt_examples`, with the text beside the tokens. `cut_long` shortens the last message of a long prompt to
+    the last line end at which it fits, so that it stops where a thought does (Stiennon et al. 2020, appendix B)."""
     tasks: list[Task] = []
     rejections: list[Rejection] = []
-    for record in records:
+    for record in [_cut(record, template, max_length) for record in records] if cut_long else records:
         prompts, rejected = prompt_examples([record], template, max_length)
         tasks += [Task(ids, record.messages[-1].content, record.answer) for ids in prompts]
         rejections += rejected
@@ -129,6 +131,21 @@ def prompt_examples(
         else:
             rejections.append(_rejection(record.source, f"the prompt has {len(ids)} tokens, more than {max_length}"))
     return prompts, rejections
+
+
+def _cut(record: Prompt, template: ChatTemplate, max_length: int) -> Prompt:
+    """With as many whole lines of the last message as fit; unchanged when not even the first does, or all do."""
+    *before, last = record.messages
+    lines = last.content.split("\n")
+
+    def of_lines(count: int) -> tuple[Message, ...]:
+        return (*before, replace(last, content="\n".join(lines[:count])))
+
+    def too_long(count: int) -> bool:
+        return len(template.encode_prompt(of_lines(count))) > max_length
+
+    fitting = bisect_left(range(1, len(lines) + 1), True, key=too_long)
+    return record if fitting in (0, len(lines)) else replace(record, messages=of_lines(fitting))
 
 
 def _response_examples(

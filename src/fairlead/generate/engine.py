@@ -39,9 +39,15 @@ class Response:
 class _Request:
     prompt: tuple[int, ...]
     uniforms: list[float]
+    limit: int
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finished: bool = False
+
+    @property
+    def running(self) -> bool:
+        """Whether another token is to be drawn."""
+        return not self.finished and len(self.tokens) < self.limit
 
 
 class Engine:
@@ -62,13 +68,19 @@ class Engine:
         sampling: SamplingConfig,
         *,
         seeds: Sequence[int],
+        limits: Sequence[int] | None = None,
         on_token: Callable[[int, int], None] | None = None,
     ) -> list[Response]:
         """One response per prompt, in order. `on_token(request, token)` hears every token as it is drawn.
 
+        `limits` are the tokens that each response may have, at most the sampling's; None allows all of them that.
         Under sharding every rank must bring equally many prompts.
         """
-        requests = [_Request(p, _uniforms(s, sampling)) for p, s in zip(prompts, seeds, strict=True)]
+        limits = limits or [sampling.max_new_tokens] * len(prompts)
+        requests = [
+            _Request(prompt, _uniforms(seed, sampling), limit)
+            for prompt, seed, limit in zip(prompts, seeds, limits, strict=True)
+        ]
         for start in range(0, len(requests), self._rows_at_once):
             self._run(requests, range(start, min(start + self._rows_at_once, len(requests))), sampling, on_token)
         if self._runtime.sharded:
@@ -92,7 +104,7 @@ class Engine:
                     self._note(requests[index], tokens[row], logprobs[row], sampling)
                     if on_token:
                         on_token(index, tokens[row])
-            active = [i for i in active if not requests[i].finished]
+            active = [i for i in active if requests[i].running]
             if not self._runtime.ranks.any(bool(active)) if self._runtime.sharded else not active:
                 return
             keep = [row for row, index in enumerate(rows) if index in active] or [0]

@@ -1,5 +1,7 @@
 """From named sources to the roles of a stage."""
 
+from dataclasses import replace
+
 from safetensors import safe_open
 from torch import Tensor
 
@@ -68,6 +70,14 @@ def add_trainable(
         for parameter in adapters.adapter_parameters(roles.adapted(backbone), name).values():
             parameter.data = parameter.data.float()
     roles.add_role(name, Role(backbone, name, trainable=True, output=output), head=head)
+
+
+def add_moving(
+    roles: Roles, name: str, source: Source, output: str, model: ModelConfig, runtime: Runtime
+) -> None:  # fmt: skip
+    """A frozen role whose weights are its own, so that something may write into them: a reference that moves."""
+    add_trainable(roles, name, source, output, model, runtime, dropout=0.0)
+    roles.roles[name] = replace(roles.roles[name], trainable=False)
 
 
 def ready(roles: Roles, model: ModelConfig, runtime: Runtime) -> Roles:

@@ -145,12 +145,16 @@ class Roles(nn.Module):
 
     def trainable(self, role: str) -> dict[str, nn.Parameter]:
         """The parameters that the role's optimizer owns, by name."""
+        assert self.roles[role].trainable, role
+        return {name: p for name, p in self.own(role).items() if p.requires_grad}
+
+    def own(self, role: str) -> dict[str, nn.Parameter]:
+        """The parameters of the role's adapter, or of its whole backbone, and of its head, by name."""
         spec = self.roles[role]
-        assert spec.trainable, role
         backbone = self.backbones[spec.backbone]
         prefix = f"backbones.{spec.backbone}."
         if spec.adapter is None:
-            found = {prefix + name: p for name, p in backbone.named_parameters() if p.requires_grad}
+            found = {prefix + name: p for name, p in backbone.named_parameters()}
         else:
             found = {
                 prefix + name: p
@@ -166,12 +170,10 @@ class Roles(nn.Module):
         for name, spec in self.roles.items():
             if not spec.trainable:
                 continue
-            if spec.adapter is None:
-                self.backbones[spec.backbone].requires_grad_(requires_grad=True)
-                if spec.output != "logprobs":  # nothing reads a scorer's language-model head
-                    self._freeze_untied_head(spec.backbone)
-            for parameter in self.trainable(name).values():
+            for parameter in self.own(name).values():
                 parameter.requires_grad = True
+            if spec.adapter is None and spec.output != "logprobs":  # nothing reads a scorer's language-model head
+                self._freeze_untied_head(spec.backbone)
 
     def checkpoint_activations(self) -> None:
         """Recompute each layer in the backward pass."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from fairlead.config.journey import JourneyConfig, SplitConfig
-from fairlead.config.stages import GrpoConfig, PpoConfig, RewardConfig, SftConfig
+from fairlead.config.online import GrpoConfig, PpoConfig
+from fairlead.config.stages import RewardConfig, SftConfig
 from fairlead.evaluate.wording import duration, size
 from fairlead.models.facts import ModelFacts, model_facts
 from fairlead.runtime.machine import matrix_rate

@@ -21,6 +21,7 @@ def sample_responses(
     sampling: SamplingConfig,
     *,
     seeds: Sequence[int],
+    limits: Sequence[int] | None = None,
     runtime: Runtime,
 ) -> list[Response]:
     """Each rank answers its share of the prompts; every rank gets all responses, in the order of the prompts."""
@@ -28,7 +29,10 @@ def sample_responses(
     indices = list(range(len(prompts)))
     indices += [0] * (-len(indices) % ranks.world_size)
     mine = indices[ranks.rank :: ranks.world_size]
-    drawn = engine.generate([prompts[i] for i in mine], sampling, seeds=[seeds[i] for i in mine])
+    drawn = engine.generate(
+        [prompts[i] for i in mine], sampling, seeds=[seeds[i] for i in mine],
+        limits=[limits[i] for i in mine] if limits else None,
+    )  # fmt: skip
     if ranks.world_size == 1:
         return drawn
     rows = [

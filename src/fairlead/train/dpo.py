@@ -32,12 +32,14 @@ from fairlead.models.save import role_tensors, write_role
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
+from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.rows import load_preferences, policy_source, rejects_path, template_of
 from fairlead.train.stage import open_stage
 
 
+@restarted_after_roll_back
 def train_dpo(config: DpoConfig) -> Path:
     """Run or resume the stage; returns its folder, a policy artifact."""
     runtime = start(config.runtime)
@@ -58,7 +60,7 @@ def train_dpo(config: DpoConfig) -> Path:
         ready(roles, config.model, runtime)
         stage.introduce([*rows.notes, *roles.notes])
         num_steps = number_of_steps(config, len(rows.train))
-        optimizer = Optimizer(roles.trainable("policy"), config.optim, runtime, num_steps=num_steps)
+        optimizer = Optimizer(roles.trainable("policy"), stage.optim, runtime, num_steps=num_steps)
         state = stage.resume()
         if state:
             optimizer.load_state(state.tensors)

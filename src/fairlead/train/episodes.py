@@ -1,20 +1,28 @@
 """Episodes on their way through a mini-batch, for every loop that samples before it learns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 from torch import Tensor
 
 from fairlead.algos.kl import kl_k1, kl_k3
 from fairlead.algos.masked import masked_mean
 from fairlead.batches import Rollout
 from fairlead.config.common import MicroBatchConfig
+from fairlead.config.online import OnlineConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Example
 from fairlead.data.sampler import epoch_order
+from fairlead.evaluate.probes import distinct_n
+from fairlead.models.build import add_frozen, add_moving
+from fairlead.models.roles import Roles
+from fairlead.models.sources import Source
 from fairlead.runtime.start import Runtime
 from fairlead.train.accumulate import MicroBatch, micro_batches
+from fairlead.train.moving import MovingAverage
+from fairlead.train.optimizer import Optimizer
 from fairlead.train.stage import Stage
 
 
@@ -52,8 +60,13 @@ class MiniBatch:
 
 
 def next_rows(num_rows: int, count: int, seed: int, iteration: int) -> list[int]:
-    """The next `count` rows of an endless stream of reshuffled epochs."""
-    positions = range(iteration * count, (iteration + 1) * count)
+    """The rows of an iteration that takes `count` from an endless stream of reshuffled epochs, as all before it did."""
+    return stream_rows(num_rows, iteration * count, count, seed)
+
+
+def stream_rows(num_rows: int, first: int, count: int, seed: int) -> list[int]:
+    """`count` rows of an endless stream of reshuffled epochs, from its position `first` on."""
+    positions = range(first, first + count)
     orders = {epoch: epoch_order(num_rows, seed=seed, epoch=epoch) for epoch in {p // num_rows for p in positions}}
     return [orders[p // num_rows][p % num_rows] for p in positions]
 
@@ -64,11 +77,20 @@ def response_seeds(seed: int, iteration: int, count: int) -> list[int]:
     return [(first + i) % 2**63 for i in range(count)]
 
 
+def response_limits(config: OnlineConfig, seeds: Sequence[int]) -> list[int]:
+    """Tokens that each response may have, drawn from its own seed when the length sampler is on."""
+    longest, shortest = config.sampling.max_new_tokens, config.length_sampler_min_tokens
+    if not shortest:
+        return [longest] * len(seeds)
+    return [int(np.random.default_rng(seed).integers(shortest, longest, endpoint=True)) for seed in seeds]
+
+
 def describe_rollout(rollout: Rollout) -> dict[str, float]:
     """What the rollout was like, before it was learnt from."""
     mask = rollout.response_mask
     kl = kl_k1(rollout.old_logprobs, rollout.reference_logprobs)
     k3 = kl_k3(rollout.old_logprobs, rollout.reference_logprobs)
+    said = [row[kept].tolist() for row, kept in zip(rollout.responses, mask, strict=True)]
     gap = (rollout.sampler_logprobs - rollout.old_logprobs).abs()
     return {
         "score_mean": float(rollout.scores.mean()),
@@ -76,9 +98,63 @@ def describe_rollout(rollout: Rollout) -> dict[str, float]:
         "kl_mean": float((kl * mask).sum(1).mean()),
         "kl_k3_mean": float((k3 * mask).sum(1).mean()),
         "response_length": float(mask.sum(1).float().mean()),
+        "repetition": sum(1.0 - distinct_n([row], 3) for row in said if len(row) > 2) / len(said),
         "end_token_rate": float(rollout.finished.float().mean()),
         "sampler_gap": float(masked_mean(gap, mask)),
     }
+
+
+def add_reference(roles: Roles, source: Source, config: OnlineConfig, runtime: Runtime) -> None:
+    """What the KL is measured to; one that moves has weights of its own."""
+    if config.reference == "frozen":
+        add_frozen(roles, "reference", source, "logprobs", runtime)
+    else:
+        add_moving(roles, "reference", source, "logprobs", config.model, runtime)
+
+
+class Followers:
+    """The weights that follow the policy as the options ask for: the reference, and the average that is saved."""
+
+    def __init__(self, roles: Roles, policy: Optimizer, config: OnlineConfig) -> None:
+        self._config = config
+        self._all: dict[str, MovingAverage] = {}
+        if config.reference != "frozen":
+            self._all["reference"] = MovingAverage(policy.masters, list(roles.own("reference").values()))
+            self._all["reference"].publish()
+        if config.policy_ema:
+            self._all["average"] = MovingAverage(policy.masters, list(roles.trainable("policy").values()))
+
+    def after_step(self) -> None:
+        """The policy took an optimizer step."""
+        if self._config.policy_ema:
+            self._all["average"].follow(self._config.policy_ema)
+
+    def after_iteration(self, iteration: int) -> None:
+        """The policy learnt from a rollout."""
+        config = self._config
+        if config.reference == "ema":
+            self._all["reference"].follow(config.reference_decay)
+        elif config.reference == "refreshed" and (iteration + 1) % config.reference_every == 0:
+            self._all["reference"].follow(0.0)
+        if config.reference != "frozen":
+            self._all["reference"].publish()
+
+    def at_the_end(self) -> None:
+        """Training is over: the policy becomes what is to be saved."""
+        if self._config.policy_ema:
+            self._all["average"].publish()
+
+    def state(self) -> dict[str, Tensor]:
+        """All of them by name, for a checkpoint."""
+        return {f"{name}/{key}": tensor for name, one in self._all.items() for key, tensor in one.state().items()}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for name, one in self._all.items():
+            mark = f"{name}/"
+            one.load_state({key.removeprefix(mark): t for key, t in tensors.items() if key.startswith(mark)})
+        if "reference" in self._all:
+            self._all["reference"].publish()
 
 
 def show_episodes(stage: Stage, rollout: Rollout, template: ChatTemplate, step: int, rows: Sequence[int]) -> None:

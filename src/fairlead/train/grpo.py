@@ -7,6 +7,7 @@ reward, where the optimum is known, and the loss is a mean over tokens.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,13 @@ from fairlead.algos.advantages import (
     shape_rewards,
 )
 from fairlead.algos.aggregate import token_weights
-from fairlead.algos.kl import kl_k2, kl_k3
+from fairlead.algos.kl import kl_estimate
 from fairlead.algos.masked import whiten
 from fairlead.algos.policy_loss import clipped_policy_loss, importance_weights, policy_statistics
 from fairlead.artifacts.manifest import require_kind
 from fairlead.batches import Rollout
-from fairlead.config.stages import GrpoConfig
-from fairlead.config.terms import REWARD_MODEL, Term, parse_term
+from fairlead.config.online import GrpoConfig
+from fairlead.config.terms import REWARD_MODEL, parse_term
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.collate import collate
 from fairlead.data.examples import Task
@@ -42,44 +43,56 @@ from fairlead.models.loading import require_context
 from fairlead.models.roles import Roles
 from fairlead.models.save import role_tensors, write_role
 from fairlead.models.sources import Source, resolve
-from fairlead.rewards.terms import Function, Sample, load_function, rule_scores
+from fairlead.rollout.rules import Rules, load_rules, short_name
 from fairlead.rollout.sample import measure_rollout, sample_responses, score_responses, scored_texts
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate
-from fairlead.train.episodes import MiniBatch, describe_rollout, next_rows, response_seeds, show_episodes
+from fairlead.train.episodes import (
+    Followers,
+    MiniBatch,
+    add_reference,
+    describe_rollout,
+    response_limits,
+    response_seeds,
+    show_episodes,
+    stream_rows,
+)
+from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.rows import load_tasks, policy_source, rejects_path, template_of
 from fairlead.train.stage import open_stage
 
 
+@restarted_after_roll_back
 def train_grpo(config: GrpoConfig) -> Path:
     """Run or resume the stage; returns its folder, a policy artifact."""
     runtime = start(config.runtime)
     source = policy_source(config.model, config.sampling.max_new_tokens)
-    terms = [parse_term(text) for text in config.rewards]
     reward_source = _reward_of(config)
-    functions, digests = _functions(terms)
+    limits = {"answer_pattern": config.answer_pattern, "max_response_tokens": config.sampling.max_new_tokens}
+    rules, probes = load_rules(config.rewards, **limits), load_rules(config.probes, **limits)
     template = template_of(source)
     rows = load_tasks(config.data, template, rejects=rejects_path(config.output, "grpo", runtime), seed=runtime.seed)
     require_context(source, max(len(task.input_ids) for task in rows.train) + config.sampling.max_new_tokens)
     parents = {"model": source} | ({"reward": reward_source} if reward_source else {})
-    stage = open_stage("grpo", config, runtime, parents=parents, data_digests=rows.digests | digests)
+    stage = open_stage(
+        "grpo", config, runtime, parents=parents, data_digests=rows.digests | rules.digests | probes.digests
+    )
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
-        learner = _Learner(config, runtime, source, reward_source, template, terms, functions)
+        scaled = config.model_copy(update={"optim": stage.optim})
+        learner = _Learner(scaled, runtime, source, reward_source, template, rules, probes)
         stage.introduce([*rows.notes, *learner.roles.notes])
         state = stage.resume()
         if state:
-            learner.policy.load_state(state.tensors)
-            learner.numbers = dict(state.numbers)
+            learner.load_state(state.tensors, state.numbers)
         first = state.step if state else 0
         stage.begin(first_step=first, num_steps=config.num_iterations, flops_per_token=learner.flops_per_token())
         for iteration in range(first, config.num_iterations):
             runtime.seed_step(iteration)
-            picked = next_rows(len(rows.train), config.prompts_per_iteration, runtime.seed, iteration)
-            rollout, metrics = learner.sample([rows.train[i] for i in picked], iteration)
+            rollout, metrics = learner.sample(rows.train, iteration)
             metrics |= learner.learn(rollout, iteration)
             tokens = int(rollout.response_mask.sum()) + sum(map(len, rollout.prompts))
             learner.numbers["tokens"] += tokens
@@ -89,6 +102,7 @@ def train_grpo(config: GrpoConfig) -> Path:
         num_episodes = config.num_iterations * config.prompts_per_iteration * config.num_responses_per_prompt
         sizes = {"episodes": num_episodes, "tokens": learner.numbers["tokens"], "iterations": config.num_iterations}
         summary = StageSummary("grpo", "policy", model=stage.folder.name, parent=source.name, sizes=sizes)
+        learner.followers.at_the_end()
         tensors = role_tensors(learner.roles, "policy")
 
         def write_model(folder: Path) -> None:
@@ -110,11 +124,29 @@ def _reward_of(config: GrpoConfig) -> Source | None:
     return resolve(config.reward_model)
 
 
-def _functions(terms: Sequence[Term]) -> tuple[dict[str, Function], dict[str, str]]:
-    """The user's own functions by the name of their term, and the digests of their files."""
-    loaded = {term.name: (*load_function(term), str(term.file)) for term in terms if term.file is not None}
-    functions = {name: function for name, (function, _, _) in loaded.items()}
-    return functions, {file: digest for _, digest, file in loaded.values()}
+@dataclass(frozen=True)
+class _Groups:
+    """Responses, group after group, as they were drawn and judged."""
+
+    tasks: list[Task]
+    responses: list[Response]
+    judged: dict[str, Tensor]  # of each reward and probe, [B]
+    scores: Tensor  # [B]
+
+    def rows(self, index: list[int]) -> "_Groups":
+        """The given responses, in the given order."""
+        return _Groups(
+            [self.tasks[i] for i in index], [self.responses[i] for i in index],
+            {name: values[index] for name, values in self.judged.items()}, self.scores[index],
+        )  # fmt: skip
+
+    def then(self, other: "_Groups") -> "_Groups":
+        """These, and the others after them."""
+        return _Groups(
+            self.tasks + other.tasks, self.responses + other.responses,
+            {name: torch.cat([values, other.judged[name]]) for name, values in self.judged.items()},
+            torch.cat([self.scores, other.scores]),
+        )  # fmt: skip
 
 
 class _Learner:
@@ -122,12 +154,13 @@ class _Learner:
 
     def __init__(
         self, config: GrpoConfig, runtime: Runtime, source: Source, reward: Source | None, template: ChatTemplate,
-        terms: Sequence[Term], functions: dict[str, Function],
+        rules: Rules, probes: Rules,
     ) -> None:  # fmt: skip
         self.config, self.runtime, self.template = config, runtime, template
-        self.terms, self.functions = terms, functions
+        self.rules, self.probes = rules, probes
+        self.weights = {term.name: term.weight for term in map(parse_term, config.rewards)}
         roles = self.roles = Roles()
-        add_frozen(roles, "reference", source, "logprobs", runtime)
+        add_reference(roles, source, config, runtime)
         self.score_at = ""
         if reward is not None:
             add_frozen(roles, "reward", reward, "scores", runtime)
@@ -139,46 +172,68 @@ class _Learner:
         self.steps_per_iteration = config.num_epochs * (num_responses // config.mini_batch_size)
         num_steps = config.num_iterations * self.steps_per_iteration
         self.policy = Optimizer(roles.trainable("policy"), config.optim, runtime, num_steps=num_steps)
+        self.followers = Followers(roles, self.policy, config)
         self.engine = Engine(roles, "policy", template.end_token_ids, runtime)
         self.group = torch.arange(num_responses) // config.num_responses_per_prompt
-        self.numbers: dict[str, Any] = {"tokens": 0}
+        self.numbers: dict[str, Any] = {"tokens": 0, "prompts": 0}
 
     def sample(self, tasks: Sequence[Task], iteration: int) -> tuple[Rollout, dict[str, float]]:
-        """A group of responses to each prompt, scored and measured; and the mean of every reward."""
-        config, runtime = self.config, self.runtime
-        repeated = [task for task in tasks for _ in range(config.num_responses_per_prompt)]
+        """A group of responses to each of the next prompts, scored and measured; and the mean of every reward.
+
+        With dynamic sampling, groups that score alike are set aside and other prompts take their place; those set
+        aside fill up what is still missing at the end.
+        """
+        config, size = self.config, self.config.num_responses_per_prompt
+        everything = self._draw(tasks, config.prompts_per_iteration, 0, iteration)
+        for _ in range(config.dynamic_sampling_rounds):
+            silent = int(self._silent(everything.scores).sum())
+            missing = config.prompts_per_iteration - (len(everything.scores) // size - silent)
+            if missing <= 0:
+                break
+            everything = everything.then(self._draw(tasks, missing, len(everything.scores), iteration))
+        silent = self._silent(everything.scores)
+        chosen = sorted(range(len(silent)), key=lambda group: (bool(silent[group]), group))
+        kept = sorted(chosen[: config.prompts_per_iteration])
+        groups = everything.rows([group * size + i for group in kept for i in range(size)])
+        rollout = measure_rollout(
+            self.roles, [task.input_ids for task in groups.tasks], groups.responses, groups.scores,
+            temperature=config.sampling.temperature, batch=config.batch, runtime=self.runtime,
+        )  # fmt: skip
+        kinds = dict.fromkeys(self.weights, "reward") | {term.name: "probe" for term in self.probes.terms}
+        means = {
+            f"{kind}/{short_name(name)}": float(everything.judged[name].mean()) for name, kind in kinds.items()
+        }  # fmt: skip
+        return rollout, means | {"prompts_drawn": float(len(silent))}
+
+    def _silent(self, scores: Float[Tensor, "B"]) -> Bool[Tensor, "G"]:
+        """Whether all responses of a group score the same."""
+        size = self.config.num_responses_per_prompt
+        return scores_equal(scores, torch.arange(len(scores)) // size)[::size]
+
+    def _draw(self, tasks: Sequence[Task], num_prompts: int, num_drawn: int, iteration: int) -> _Groups:
+        """A group of responses to each of the next prompts, judged. `num_drawn` responses of the round came before."""
+        config, runtime, size = self.config, self.runtime, self.config.num_responses_per_prompt
+        picked = stream_rows(len(tasks), self.numbers["prompts"], num_prompts, runtime.seed)
+        self.numbers["prompts"] += num_prompts
+        repeated = [tasks[i] for i in picked for _ in range(size)]
         prompts = [task.input_ids for task in repeated]
-        seeds = response_seeds(runtime.seed, iteration, len(prompts))
-        responses = sample_responses(self.engine, prompts, config.sampling, seeds=seeds, runtime=runtime)
-        each = {term.name: self._scores(term, repeated, responses) for term in self.terms}
-        scores = torch.stack([term.weight * each[term.name] for term in self.terms]).sum(0)
+        seeds = response_seeds(runtime.seed, iteration, num_drawn + len(prompts))[num_drawn:]
+        responses = sample_responses(
+            self.engine, prompts, config.sampling, seeds=seeds, limits=response_limits(config, seeds), runtime=runtime
+        )
+        judged = self.rules.judge(repeated, responses, self.template)
+        if config.scored_by_model:
+            ends = self.template.end_token_ids
+            texts = scored_texts(prompts, responses, score_at=self.score_at, end_token_ids=ends)
+            judged[REWARD_MODEL] = score_responses(self.roles, "reward", texts, config.batch, runtime)
+        scores = torch.stack([weight * judged[name] for name, weight in self.weights.items()]).sum(0)
         if config.overlong_soft_tokens:
             scores = scores + overlong_penalty(
                 torch.tensor([len(response.tokens) for response in responses]),
                 max_response_tokens=config.sampling.max_new_tokens, soft_tokens=config.overlong_soft_tokens,
             )  # fmt: skip
-        rollout = measure_rollout(
-            self.roles, prompts, responses, scores, temperature=config.sampling.temperature, batch=config.batch,
-            runtime=runtime,
-        )  # fmt: skip
-        return rollout, {f"reward/{_short(name)}": float(values.mean()) for name, values in each.items()}
-
-    def _scores(self, term: Term, tasks: Sequence[Task], responses: Sequence[Response]) -> Float[Tensor, "B"]:
-        if term.name == REWARD_MODEL:
-            ends = self.template.end_token_ids
-            prompts = [task.input_ids for task in tasks]
-            texts = scored_texts(prompts, responses, score_at=self.score_at, end_token_ids=ends)
-            return score_responses(self.roles, "reward", texts, self.config.batch, self.runtime)
-        samples = [
-            Sample(task.prompt, self.template.decode(response.tokens), task.answer, len(response.tokens))
-            for task, response in zip(tasks, responses, strict=True)
-        ]
-        return torch.tensor(
-            rule_scores(
-                term, samples, pattern=self.config.answer_pattern, max_tokens=self.config.sampling.max_new_tokens,
-                function=self.functions.get(term.name),
-            )
-        )  # fmt: skip
+        judged |= self.probes.judge(repeated, responses, self.template)
+        return _Groups(repeated, responses, judged, scores)
 
     def learn(self, rollout: Rollout, iteration: int) -> dict[str, float]:
         """Mini-batches over one rollout; returns the means of what happened."""
@@ -195,15 +250,18 @@ class _Learner:
                 mini = MiniBatch(rollout.rows(rows), advantages[rows])
                 step = iteration * self.steps_per_iteration + len(steps)
                 steps.append(self._policy_step(mini, teaches[rows], step))
+        self.followers.after_iteration(iteration)
         means = {key: sum(s[key] for s in steps) / len(steps) for key in steps[0]}
-        silent = 1.0 - float(teaches.float().mean())
-        return describe_rollout(rollout) | means | {"zero_variance_groups": silent}
+        return describe_rollout(rollout) | means | {"zero_variance_groups": 1.0 - float(teaches.float().mean())}
 
     def _advantages(self, rollout: Rollout, teaches: Bool[Tensor, "B"]) -> Float[Tensor, "B R"]:
         """One number per token; 0 for every token of a group whose scores are all equal."""
         config, mask = self.config, rollout.response_mask
         kl_coef = config.kl.coef if config.kl.where == "reward" else 0.0
-        rewards = shape_rewards(rollout.scores, rollout.old_logprobs, rollout.reference_logprobs, mask, kl_coef=kl_coef)
+        rewards = shape_rewards(
+            rollout.scores, rollout.old_logprobs, rollout.reference_logprobs, mask, kl_coef=kl_coef,
+            estimator=config.kl.estimator,
+        )  # fmt: skip
         if config.advantage == "batch":
             advantages, _ = gae(rewards, torch.zeros_like(rewards), mask, gamma=1.0, lam=1.0)
             return whiten(advantages, mask, shift_mean=True).masked_fill(~teaches[:, None], 0.0)
@@ -233,8 +291,7 @@ class _Learner:
             logprobs, entropy = self.roles(batch, "policy", temperature=config.sampling.temperature, with_entropy=True)
             losses = correction * clipped_policy_loss(logprobs, old, advantages, dual_clip=config.dual_clip, **clip)
             if config.kl.where == "loss":
-                estimator = kl_k2 if config.kl.estimator == "k2" else kl_k3
-                losses = losses + config.kl.coef * estimator(logprobs, reference)
+                losses = losses + config.kl.coef * kl_estimate(logprobs, reference, config.kl.estimator)
             statistics = policy_statistics(logprobs.detach(), old, advantages, **clip)
             kept = (entropy, statistics.clipped.float(), statistics.kl_k3)
             sums.append(torch.stack([(values * batch.weights * share.counts).sum() for values in kept]))
@@ -246,7 +303,9 @@ class _Learner:
         if not teaches.any():
             self.policy.forget()
             return metrics | {"lr": 0.0, "grad_norm": 0.0}
-        return metrics | self.policy.step(step)
+        metrics |= self.policy.step(step)
+        self.followers.after_step()
+        return metrics
 
     def _corrections(self, rollout: Rollout) -> Float[Tensor, "B R"]:
         """Trainer over sampler probability of each token, capped; 1 where nothing is corrected."""
@@ -269,9 +328,10 @@ class _Learner:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything to go on from, at the end of an iteration."""
-        return self.policy.state(), self.numbers
+        return self.policy.state() | self.followers.state(), self.numbers
 
-
-def _short(name: str) -> str:
-    """A reward's name as a metric: of a user's function the name alone."""
-    return name.rpartition(":")[2]
+    def load_state(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.policy.load_state(tensors)
+        self.followers.load_state(tensors)
+        self.numbers = dict(numbers)

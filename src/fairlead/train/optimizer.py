@@ -13,6 +13,10 @@ from fairlead.runtime.ranks import copy_into, full
 from fairlead.runtime.start import Runtime
 
 
+class NonFiniteError(UserError):
+    """A loss, gradient or metric that is no finite number; raised before it changes a weight."""
+
+
 class Optimizer:
     """Owns the master weights of one role. `collect` after every backward, `step` once per optimizer step.
 
@@ -37,6 +41,11 @@ class Optimizer:
             weight_decay=config.weight_decay, foreach=False,
         )  # fmt: skip
 
+    @property
+    def masters(self) -> dict[str, nn.Parameter]:
+        """The fp32 weights by the names of the parameters."""
+        return dict(self._masters)
+
     def collect(self) -> None:
         """Add the gradients of the last backward to the masters' float32 sums."""
         for name, parameter in self._parameters.items():
@@ -50,11 +59,11 @@ class Optimizer:
     def step(self, step: int) -> dict[str, float]:
         """Sum over ranks, clip, update; returns the rate and the gradient norm before clipping.
 
-        Raises UserError before anything changes when the norm is not finite.
+        Raises NonFiniteError before anything changes when the norm is not finite.
         """
         norm = self._reduced_norm()
         if not math.isfinite(norm):
-            raise UserError(
+            raise NonFiniteError(
                 f"the gradient is not finite at step {step}; the weights are untouched", got=f"norm {norm}",
                 fix="lower optim.lr, or look at the rows of this step; the last checkpoint is intact",
                 exit_code=ExitCode.BAD_DATA,
@@ -68,11 +77,18 @@ class Optimizer:
             num_steps=self._num_steps,
         )  # fmt: skip
         for group in self._adamw.param_groups:
-            group["lr"] = rate
+            group["lr"], group["eps"] = rate, self._eps()
         self._adamw.step()
         self._adamw.zero_grad(set_to_none=True)
         self._publish()
         return {"lr": rate, "grad_norm": norm}
+
+    def _eps(self) -> float:
+        """TensorFlow's Adam adds eps to the uncorrected root: the corrected one sees eps / sqrt(1 - beta2^t)."""
+        if self._config.eps_placement == "torch":
+            return self._config.eps
+        done = max((int(state["step"]) for state in self._adamw.state.values()), default=0)
+        return self._config.eps / math.sqrt(1.0 - self._config.beta2 ** (done + 1))
 
     def forget(self) -> None:
         """Drop what was collected, without a step: the weights and moments stay as they are."""

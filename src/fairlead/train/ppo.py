@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fairlead.algos.advantages import gae, shape_rewards
-from fairlead.algos.kl import next_kl_coef
+from fairlead.algos.kl import kl_estimate, next_kl_coef
 from fairlead.algos.masked import masked_mean, whiten
 from fairlead.algos.policy_loss import clipped_policy_loss, importance_weights, policy_statistics
 from fairlead.algos.sft_loss import sft_loss
@@ -20,9 +20,10 @@ from fairlead.algos.value_loss import clipped_value_loss
 from fairlead.artifacts.manifest import require_kind
 from fairlead.batches import Rollout
 from fairlead.config.common import DataConfig
-from fairlead.config.stages import PpoConfig
+from fairlead.config.online import PpoConfig
+from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.collate import collate
-from fairlead.data.examples import Example
+from fairlead.data.examples import Example, Task
 from fairlead.data.sampler import epoch_order
 from fairlead.errors import UserError
 from fairlead.evaluate.preference_accuracy import COLLAPSED_SPREAD
@@ -33,15 +34,26 @@ from fairlead.models.loading import require_context
 from fairlead.models.roles import Roles
 from fairlead.models.save import role_tensors, write_role
 from fairlead.models.sources import Source, resolve
+from fairlead.rollout.rules import Rules, load_rules, short_name
 from fairlead.rollout.sample import measure_rollout, sample_responses, score_responses, scored_texts
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
-from fairlead.train.episodes import MiniBatch, describe_rollout, next_rows, response_seeds, show_episodes
+from fairlead.train.episodes import (
+    Followers,
+    MiniBatch,
+    add_reference,
+    describe_rollout,
+    next_rows,
+    response_limits,
+    response_seeds,
+    show_episodes,
+)
+from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.rows import (
     load_conversations,
-    load_prompts,
+    load_tasks,
     padding_token,
     policy_source,
     rejects_path,
@@ -50,6 +62,7 @@ from fairlead.train.rows import (
 from fairlead.train.stage import Stage, open_stage
 
 
+@restarted_after_roll_back
 def train_ppo(config: PpoConfig) -> Path:
     """Run or resume the stage; returns its folder, a policy artifact (its critic lies beside the model)."""
     runtime = start(config.runtime)
@@ -58,10 +71,13 @@ def train_ppo(config: PpoConfig) -> Path:
     template = template_of(source)
     parents = {"model": source, "reward": reward_source}
     rejects = rejects_path(config.output, "ppo", runtime)
-    prompts = load_prompts(config.data, template, rejects=rejects, seed=runtime.seed)
-    require_context(source, max(map(len, prompts.train)) + config.sampling.max_new_tokens)
+    tasks = load_tasks(config.data, template, rejects=rejects, seed=runtime.seed)
+    require_context(source, max(len(task.input_ids) for task in tasks.train) + config.sampling.max_new_tokens)
+    probes = load_rules(
+        config.probes, answer_pattern=config.answer_pattern, max_response_tokens=config.sampling.max_new_tokens
+    )
     ptx_rows: list[Example] = []
-    digests = prompts.digests
+    digests = tasks.digests | probes.digests
     if config.ptx_coef > 0:
         ptx_data = DataConfig(
             train=config.ptx_data, held_out_rows=0, max_length=config.data.max_length,
@@ -73,8 +89,11 @@ def train_ppo(config: PpoConfig) -> Path:
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
-        learner = _Learner(config, runtime, source, reward_source, ptx_rows, template.end_token_ids)
-        stage.introduce([*prompts.notes, *learner.roles.notes])
+        rates = {"optim": stage.optim, "critic_lr": config.critic_lr * stage.step_scale}
+        learner = _Learner(
+            config.model_copy(update=rates), runtime, source, reward_source, template, probes, ptx_rows
+        )  # fmt: skip
+        stage.introduce([*tasks.notes, *learner.roles.notes])
         state = stage.resume()
         if state:
             learner.load_state(state.tensors, state.numbers)
@@ -83,9 +102,9 @@ def train_ppo(config: PpoConfig) -> Path:
         stage.begin(first_step=first, num_steps=config.num_iterations, flops_per_token=flops)
         for iteration in range(first, config.num_iterations):
             runtime.seed_step(iteration)
-            picked = next_rows(len(prompts.train), config.prompts_per_iteration, runtime.seed, iteration)
-            rollout = learner.sample([prompts.train[i] for i in picked], iteration)
-            metrics = learner.learn(rollout, iteration)
+            picked = next_rows(len(tasks.train), config.prompts_per_iteration, runtime.seed, iteration)
+            rollout, watched = learner.sample([tasks.train[i] for i in picked], iteration)
+            metrics = learner.learn(rollout, iteration) | watched
             learner.adapt_kl(metrics["kl_mean"], len(picked))
             tokens = int(rollout.response_mask.sum()) + sum(map(len, rollout.prompts))
             learner.numbers["tokens"] += tokens
@@ -107,12 +126,13 @@ class _Learner:
     """The four roles with their optimizers, between rollouts."""
 
     def __init__(
-        self, config: PpoConfig, runtime: Runtime, source: Source, reward: Source, ptx_rows: list[Example],
-        end_token_ids: tuple[int, ...],
+        self, config: PpoConfig, runtime: Runtime, source: Source, reward: Source, template: ChatTemplate,
+        probes: Rules, ptx_rows: list[Example],
     ) -> None:  # fmt: skip
-        self.config, self.runtime, self.ptx_rows, self.end_token_ids = config, runtime, ptx_rows, end_token_ids
+        self.config, self.runtime, self.template = config, runtime, template
+        self.probes, self.ptx_rows = probes, ptx_rows
         roles = self.roles = Roles()
-        add_frozen(roles, "reference", source, "logprobs", runtime)
+        add_reference(roles, source, config, runtime)
         add_frozen(roles, "reward", reward, "scores", runtime)
         add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=0.0)
         add_trainable(roles, "critic", reward, "values", config.model, runtime, dropout=0.0)
@@ -134,27 +154,35 @@ class _Learner:
             num_steps=num_steps,
             lr=config.critic_lr or config.optim.lr,
         )
-        self.engine = Engine(roles, "policy", end_token_ids, runtime)
+        self.followers = Followers(roles, self.policy, config)
+        self.engine = Engine(roles, "policy", template.end_token_ids, runtime)
         self.numbers: dict[str, Any] = {"kl_coef": config.kl.coef, "tokens": 0}
 
-    def sample(self, prompts: Sequence[tuple[int, ...]], iteration: int) -> Rollout:
-        """Responses to the prompts, scored by the reward model and measured by policy, reference and critic."""
+    def sample(self, tasks: Sequence[Task], iteration: int) -> tuple[Rollout, dict[str, float]]:
+        """Responses, scored by the reward model and measured by policy, reference and critic; and means of probes."""
         config, runtime = self.config, self.runtime
+        prompts = [task.input_ids for task in tasks]
         seeds = response_seeds(runtime.seed, iteration, len(prompts))
-        responses = sample_responses(self.engine, prompts, config.sampling, seeds=seeds, runtime=runtime)
-        texts = scored_texts(prompts, responses, score_at=self.score_at, end_token_ids=self.end_token_ids)
+        responses = sample_responses(
+            self.engine, prompts, config.sampling, seeds=seeds, limits=response_limits(config, seeds), runtime=runtime
+        )
+        ends = self.template.end_token_ids
+        texts = scored_texts(prompts, responses, score_at=self.score_at, end_token_ids=ends)
         scores = score_responses(self.roles, "reward", texts, config.batch, runtime)
-        return measure_rollout(
+        rollout = measure_rollout(
             self.roles, prompts, responses, scores, temperature=config.sampling.temperature, batch=config.batch,
             runtime=runtime,
         )  # fmt: skip
+        watched = self.probes.judge(tasks, responses, self.template)
+        return rollout, {f"probe/{short_name(name)}": float(values.mean()) for name, values in watched.items()}
 
     def learn(self, rollout: Rollout, iteration: int) -> dict[str, float]:
         """Several epochs of mini-batches over one rollout; returns the means of what happened."""
         config, mask = self.config, rollout.response_mask
+        in_reward = config.kl.where == "reward"
         rewards = shape_rewards(
             self._shaped_scores(rollout), rollout.old_logprobs, rollout.reference_logprobs, mask,
-            kl_coef=self.numbers["kl_coef"],
+            kl_coef=self.numbers["kl_coef"] if in_reward else 0.0, estimator=config.kl.estimator,
         )  # fmt: skip
         if config.whiten_rewards:
             rewards = whiten(rewards, mask, shift_mean=False)
@@ -171,6 +199,7 @@ class _Learner:
                 step = iteration * self.steps_per_iteration + len(steps)
                 mini = MiniBatch(rollout.rows(rows), advantages[rows])
                 steps.append(self._policy_step(mini, step) | self._critic_step(mini, returns[rows], step))
+        self.followers.after_iteration(iteration)
         means = {key: sum(s[key] for s in steps) / len(steps) for key in steps[0]}
         return _describe(rollout, returns) | means | {"kl_coef": self.numbers["kl_coef"]}
 
@@ -197,6 +226,9 @@ class _Learner:
             if config.importance_cap:
                 sampled = mini.of_targets(mini.rollout.sampler_logprobs, share.rows).to(device)
                 losses = losses * importance_weights(old, sampled, cap=config.importance_cap)
+            if config.kl.where == "loss":
+                reference = mini.of_targets(mini.rollout.reference_logprobs, share.rows).to(device)
+                losses = losses + self.numbers["kl_coef"] * kl_estimate(logprobs, reference, config.kl.estimator)
             statistics = policy_statistics(logprobs.detach(), old, advantages, **clip)
             kept = (entropy, statistics.clipped.float(), statistics.kl_k3)
             sums.append(torch.stack([(values * weights).sum() for values in kept]))
@@ -207,8 +239,9 @@ class _Learner:
         if config.ptx_coef > 0:
             metrics["ptx_loss"] = self._ptx(step)
         entropy, clipped, kl = (self.runtime.ranks.sum(torch.stack(sums).sum(0)) / mini.num_tokens).tolist()
-        metrics |= {"entropy": entropy, "clip_fraction": clipped, "kl_old_new": kl}
-        return metrics | self.policy.step(step)
+        metrics |= {"entropy": entropy, "clip_fraction": clipped, "kl_old_new": kl} | self.policy.step(step)
+        self.followers.after_step()
+        return metrics
 
     def _ptx(self, step: int) -> float:
         """Add the gradient of the SFT loss on the next conversations (Ouyang et al. 2022, eq. 2)."""
@@ -264,13 +297,14 @@ class _Learner:
         """Everything to go on from, at the end of an iteration."""
         tensors = {f"policy/{k}": v for k, v in self.policy.state().items()}
         tensors |= {f"critic/{k}": v for k, v in self.critic.state().items()}
-        return tensors, self.numbers
+        return tensors | self.followers.state(), self.numbers
 
     def load_state(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """The inverse of `state`."""
         for name, optimizer in (("policy", self.policy), ("critic", self.critic)):
             mark = f"{name}/"
             optimizer.load_state({k.removeprefix(mark): v for k, v in tensors.items() if k.startswith(mark)})
+        self.followers.load_state(tensors)
         self.numbers = dict(numbers)
 
 
@@ -289,6 +323,7 @@ def _finish(stage: Stage, learner: _Learner, pad_token_id: int | None) -> Path:
         "ppo", "policy", model=stage.folder.name, parent=source.name,
         sizes={"episodes": num_episodes, "tokens": learner.numbers["tokens"], "iterations": config.num_iterations},
     )  # fmt: skip
+    learner.followers.at_the_end()
     policy, critic = role_tensors(roles, "policy"), role_tensors(roles, "critic")
 
     def write_models(folder: Path) -> None:

@@ -27,6 +27,7 @@ from fairlead.models.save import role_tensors, write_role
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
+from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.rows import load_preferences, padding_token, policy_source, rejects_path, template_of
@@ -36,6 +37,7 @@ ALL_HELD_OUT = "held-out pairs"
 PAIRS_FOR_FACTS = 64  # training pairs whose scores give what ppo normalises by, where no pair is held out
 
 
+@restarted_after_roll_back
 def train_reward(config: RewardConfig) -> Path:
     """Run or resume the stage; returns its folder, a reward artifact: adapter (or weights) plus `score`."""
     runtime = start(config.runtime)
@@ -55,7 +57,7 @@ def train_reward(config: RewardConfig) -> Path:
         ready(roles, config.model, runtime)
         stage.introduce([*rows.notes, *roles.notes])
         num_steps = number_of_steps(config, len(rows.train))
-        optimizer = Optimizer(roles.trainable("reward"), config.optim, runtime, num_steps=num_steps)
+        optimizer = Optimizer(roles.trainable("reward"), stage.optim, runtime, num_steps=num_steps)
         state = stage.resume()
         if state:
             optimizer.load_state(state.tensors)

@@ -7,7 +7,8 @@ from typing import Generic, TypeVar
 
 from fairlead.artifacts.manifest import require_kind
 from fairlead.artifacts.stages import is_taken, stage_folder
-from fairlead.config.common import DataConfig, ModelConfig, RowsConfig
+from fairlead.config.common import DataConfig, ModelConfig
+from fairlead.config.online import PromptsConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import (
     Example,
@@ -15,7 +16,6 @@ from fairlead.data.examples import (
     Task,
     conversation_examples,
     preference_examples,
-    prompt_examples,
     task_examples,
 )
 from fairlead.data.language import is_chinese
@@ -98,23 +98,13 @@ def load_preferences(
     return _load(data, read_preferences, encode, lambda record: record.chosen, rejects, seed)
 
 
-def load_prompts(data: RowsConfig, template: ChatTemplate, *, rejects: Path | None, seed: int) -> Rows[tuple[int, ...]]:
-    """Prompts to answer, from rows of any layout; none is held out."""
-
-    def encode(records: Sequence[Prompt]) -> tuple[list[tuple[int, ...]], list[Rejection]]:
-        return prompt_examples(records, template, data.max_length)
-
-    all_of_them = DataConfig(**data.model_dump(), held_out_rows=0)
-    return _load(all_of_them, read_prompts, encode, lambda record: record.messages[-1].content, rejects, seed)
-
-
-def load_tasks(data: RowsConfig, template: ChatTemplate, *, rejects: Path | None, seed: int) -> Rows[Task]:
+def load_tasks(data: PromptsConfig, template: ChatTemplate, *, rejects: Path | None, seed: int) -> Rows[Task]:
     """Prompts with their reference answers, from rows of any layout; none is held out."""
 
     def encode(records: Sequence[Prompt]) -> tuple[list[Task], list[Rejection]]:
-        return task_examples(records, template, data.max_length)
+        return task_examples(records, template, data.max_length, cut_long=data.long_prompts == "cut")
 
-    all_of_them = DataConfig(**data.model_dump(), held_out_rows=0)
+    all_of_them = DataConfig(**data.model_dump(exclude={"long_prompts"}), held_out_rows=0)
     return _load(all_of_them, read_prompts, encode, lambda record: record.messages[-1].content, rejects, seed)
 
 

@@ -18,6 +18,7 @@ from fairlead.artifacts.lock import lock
 from fairlead.artifacts.manifest import BaseWeights as ManifestBase
 from fairlead.artifacts.manifest import Kind, Manifest, Parent, package_versions, write_manifest
 from fairlead.artifacts.stages import is_finished, stage_folder
+from fairlead.config.common import OptimConfig
 from fairlead.config.stages import StageConfig
 from fairlead.data.starter import licences
 from fairlead.errors import ExitCode, UserError
@@ -31,12 +32,14 @@ from fairlead.runtime.machine import matrix_rate, peak_memory_bytes
 from fairlead.runtime.progress import Progress
 from fairlead.runtime.sinks import Sink, open_sink
 from fairlead.runtime.start import Runtime
+from fairlead.train.monitor import Monitor
+from fairlead.train.optimizer import NonFiniteError
 
 JOURNALS = ("metrics", "samples")
 # Options that change how a stage runs, not what it makes: they may differ when it goes on. What of the machine moves a
 # rounding is compared by runtime/checkpoints.py, which says so.
 FREE_MACHINE_OPTIONS = {"device", "num_threads", "distributed"}
-FREE_OPTIONS = {"output": True, "checkpoint": True, "metrics": True, "runtime": FREE_MACHINE_OPTIONS}
+FREE_OPTIONS = {"output": True, "checkpoint": True, "health": True, "metrics": True, "runtime": FREE_MACHINE_OPTIONS}
 
 
 class Stage:
@@ -60,6 +63,19 @@ class Stage:
         self._started = time.monotonic()
         self._matrix_rate = 0.0
         self._flops = 0.0
+        self._monitor: Monitor | None = None
+
+    @property
+    def step_scale(self) -> float:
+        """What roll-backs have left of every learning rate."""
+        assert self._monitor is not None
+        return self._monitor.step_scale
+
+    @property
+    def optim(self) -> OptimConfig:
+        """The optimizer's options, with the learning rate that roll-backs have left."""
+        optim = self.config.optim
+        return optim.model_copy(update={"lr": optim.lr * self.step_scale})
 
     def say(self, text: str) -> None:
         """A line for the user."""
@@ -78,6 +94,8 @@ class Stage:
         for name in JOURNALS:
             if self.runtime.is_main:
                 self._journals[name].truncate(sizes[name])
+        assert self._monitor is not None
+        self._monitor.recall(state.step if state else 0)
         if state is None:
             return None
         for warning in state.warnings:
@@ -92,12 +110,21 @@ class Stage:
         self._progress = Progress(self.name, first_step, num_steps, visible=self.runtime.is_main)
 
     def record(self, step: int, metrics: Mapping[str, float], *, tokens: int, rows: int, **clock: float) -> None:
-        """One line each in metrics.jsonl (seed and data decide it) and timings.jsonl (the clock decides it)."""
+        """One line each in metrics.jsonl (seed and data decide it) and timings.jsonl (the clock decides it); a verdict.
+
+        Raises UserError or RollBack when the verdict asks for it.
+        """
         assert self._progress is not None
+        assert self._monitor is not None
         self._require_finite(step, metrics)
         seconds = self._progress.advance(step, tokens, metrics)
-        if not self.runtime.is_main:
-            return
+        if self.runtime.is_main:
+            self._write(step, metrics, seconds, tokens=tokens, rows=rows, **clock)
+        self._monitor.look(step, metrics)
+
+    def _write(
+        self, step: int, metrics: Mapping[str, float], seconds: float, *, tokens: int, rows: int, **clock: float
+    ) -> None:
         flops = self._flops * tokens
         self._journals["metrics"].append({"step": step, "tokens": tokens, "flops": flops, **metrics})
         self._journals["timings"].append(
@@ -118,7 +145,7 @@ class Stage:
     def _require_finite(self, step: int, metrics: Mapping[str, float]) -> None:
         broken = [f"{name} {value}" for name, value in metrics.items() if not math.isfinite(value)]
         if broken:
-            raise UserError(
+            raise NonFiniteError(
                 f"a number is not finite at step {step}", where=str(self.folder), got=", ".join(broken[:3]),
                 fix="lower optim.lr, or look at the rows of this step; the last checkpoint is intact",
                 exit_code=ExitCode.BAD_DATA,
@@ -244,8 +271,13 @@ class Stage:
                 stack.callback(self._close_sinks)
                 self._open_sinks()
             self.runtime.ranks.barrier()
+            self._monitor = Monitor(self.config.health, self.folder, self.runtime, self.say)
             stack.enter_context(self._interrupts)
-            yield self
+            try:
+                yield self
+            except NonFiniteError as error:
+                self._monitor.not_finite(error)
+                raise
         if self.runtime.ranks.any(self._interrupts.received is not None):
             self.say(f"{self.name}: stopped as asked, after the stage was finished")
             raise SystemExit(self._interrupts.exit_code)
