@@ -19,8 +19,8 @@ NUMBERS = st.floats(-2, 2, allow_subnormal=False).filter(lambda x: x == 0 or abs
 def adamw(weights, gradients, config):
     """Loshchilov & Hutter 2019, algorithm 2, one number at a time; TensorFlow's eps is inside the bias correction."""
     rows = []
-    for weight, row in zip(weights, gradients, strict=True):
-        m = v = 0.0
+    for start, row in zip(weights, gradients, strict=True):
+        weight, m, v = start, 0.0, 0.0
         for t, g in enumerate(row, start=1):
             m = config.beta1 * m + (1 - config.beta1) * g
             v = config.beta2 * v + (1 - config.beta2) * g * g
@@ -36,9 +36,11 @@ def adamw(weights, gradients, config):
 
 
 @given(
-    st.lists(st.lists(NUMBERS, min_size=4, max_size=4), min_size=1, max_size=3), st.sampled_from(["torch", "tensorflow"]),
-    st.sampled_from([1e-8, 1e-2]), st.sampled_from([0.0, 0.1]),
-)  # fmt: skip
+    st.lists(st.lists(NUMBERS, min_size=4, max_size=4), min_size=1, max_size=3),
+    st.sampled_from(["torch", "tensorflow"]),
+    st.sampled_from([1e-8, 1e-2]),
+    st.sampled_from([0.0, 0.1]),
+)
 def test_adamw_equals_the_loop(gradients, placement, eps, decay):
     config = OptimConfig(lr=0.1, schedule="constant", eps=eps, eps_placement=placement, weight_decay=decay,
                          max_grad_norm=0.0)  # fmt: skip

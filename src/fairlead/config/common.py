@@ -94,7 +94,7 @@ class OptimConfig(Section):
     eps: PositiveFloat = 1e-8
     """Added to the square root of the second moment (outside the root)."""
     eps_placement: Literal["torch", "tensorflow"] = "torch"
-    """Add eps after the second moment's bias is corrected, or before, which weighs more early on (as GPT-2's PPO did)."""
+    """Add eps after the second moment's bias is corrected, or before it, which damps the first steps (Ziegler 2019)."""
     max_grad_norm: float = Field(default=1.0, ge=0.0)
     """Gradients with a larger global L2 norm are scaled down to it; 0 leaves them."""
 
