@@ -12,9 +12,10 @@ from fairlead.algos import preference_loss
 from fairlead.artifacts.manifest import read_manifest
 from fairlead.cli.main import build_app, run
 from fairlead.config.journey import JourneyConfig
-from fairlead.config.online import GrpoConfig
+from fairlead.config.document import options
+from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.parse import load
-from fairlead.config.stages import DpoConfig
+from fairlead.config.stages import DpoConfig, RewardConfig
 from tiny import tiny_model, write_conversations, write_preferences
 
 SHOWN = [(page, words) for page in PAGES for words in commands(page)]
@@ -135,6 +136,20 @@ def test_the_methods_of_the_grpo_page_are_options_that_are_taken():
     assert len(methods) == 5
     made = {name: load(GrpoConfig, None, options.split()) for name, options in methods.items()}
     assert len({config.model_dump_json() for config in made.values()}) == 5
+
+
+def test_the_switches_of_the_ppo_page_are_options():
+    page = (ROOT / "docs" / "algorithms" / "ppo.md").read_text()
+    details = page.partition("## The details")[2].partition("## Departures")[0]
+    cells = re.findall(r"^\|[^|]*\|([^|]*)\|[^|]*\|$", details, re.MULTILINE)[2:]
+    assert len(cells) == 28
+    known = {option.path for option in options(PpoConfig)} | {
+        f"fairlead reward --{option.path.replace('_', '-')}" for option in options(RewardConfig)
+    }
+    for cell in cells:
+        named = re.findall(r"`([^`]+)`", cell)
+        assert named or cell.strip() == "–"
+        assert set(named) <= known | {"sampler_gap"}, cell
 
 
 def test_the_names_beside_the_equations_are_there():
