@@ -129,6 +129,13 @@ def test_the_table_is_made_from_the_results_and_fairleads_are_those_of_the_runne
     assert Result.load(RESULTS / "fairlead.json").outcomes == measure(FairleadAdapter()).outcomes
 
 
+def test_trls_column_is_that_of_the_runner():
+    pytest.importorskip("trl")
+    from conformance.trl_adapter import TrlAdapter
+
+    assert measure(TrlAdapter()) == Result.load(RESULTS / "trl.json")
+
+
 def test_every_result_speaks_of_every_vector_and_gives_a_reason_for_what_differs():
     for result in load_results():
         assert sorted(result.outcomes) == NAMES, result.adapter
