@@ -40,7 +40,7 @@ from fairlead.generate.engine import Engine, Response
 from fairlead.models.build import add_frozen, add_trainable, ready
 from fairlead.models.loading import require_context
 from fairlead.models.roles import Roles
-from fairlead.models.save import role_tensors, write_role
+from fairlead.models.save import rehearse_save, role_tensors, write_role
 from fairlead.models.sources import Source, resolve
 from fairlead.rewards.terms import Function, Sample, load_function, rule_scores
 from fairlead.rollout.sample import measure_rollout, sample_responses, score_responses, scored_texts
@@ -69,6 +69,7 @@ def train_grpo(config: GrpoConfig) -> Path:
         return stage.folder
     with stage.opened():
         learner = _Learner(config, runtime, source, reward_source, template, terms, functions)
+        rehearse_save(stage.folder, learner.roles, "policy", source.base, runtime)
         stage.introduce([*rows.notes, *learner.roles.notes])
         state = stage.resume()
         if state:

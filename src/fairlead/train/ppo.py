@@ -31,7 +31,7 @@ from fairlead.generate.engine import Engine
 from fairlead.models.build import add_frozen, add_trainable, ready
 from fairlead.models.loading import require_context
 from fairlead.models.roles import Roles
-from fairlead.models.save import role_tensors, write_role
+from fairlead.models.save import rehearse_save, role_tensors, write_role
 from fairlead.models.sources import Source, resolve
 from fairlead.rollout.sample import measure_rollout, sample_responses, score_responses, scored_texts
 from fairlead.runtime.machine import flops_per_token
@@ -74,6 +74,8 @@ def train_ppo(config: PpoConfig) -> Path:
         return stage.folder
     with stage.opened():
         learner = _Learner(config, runtime, source, reward_source, ptx_rows, template.end_token_ids)
+        for role, parent in (("policy", source), ("critic", reward_source)):
+            rehearse_save(stage.folder, learner.roles, role, parent.base, runtime)
         stage.introduce([*prompts.notes, *learner.roles.notes])
         state = stage.resume()
         if state:
