@@ -30,6 +30,22 @@ def test_k1_and_k3_average_to_the_exact_kl(pair):
         assert average == pytest.approx(exact, abs=1e-9)
 
 
+@given(st.lists(st.tuples(st.floats(-6, 0), st.floats(-6, 0)), min_size=1, max_size=6))
+def test_estimators_equal_the_loop(tokens):
+    logprobs, reference = torch.tensor(tokens, dtype=torch.float64).T
+    expected = torch.tensor([divergence.estimates(*token) for token in tokens], dtype=torch.float64).T
+    for estimator, want in zip((kl_k1, kl_k2, kl_k3), expected, strict=True):
+        torch.testing.assert_close(estimator(logprobs, reference), want, rtol=1e-9, atol=1e-12)
+
+
+@given(VOCABULARIES)
+def test_k1_and_k3_average_to_the_divergence_of_torch(pair):
+    policy, reference = (torch.distributions.Categorical(logits=torch.tensor(x, dtype=torch.float64)) for x in pair)
+    exact = torch.distributions.kl_divergence(policy, reference)
+    for estimator in (kl_k1, kl_k3):
+        torch.testing.assert_close((policy.probs * estimator(policy.logits, reference.logits)).sum(), exact)
+
+
 @given(VOCABULARIES)
 def test_k2_and_k3_are_never_negative(pair):
     policy, reference = (torch.tensor(x, dtype=torch.float32).log_softmax(0) for x in pair)
@@ -76,6 +92,13 @@ def test_adaptive_coefficient_over_ten_steps(coef, measured, num_episodes, targe
     for kl_now, want in zip(measured, expected, strict=True):
         coef = next_kl_coef(coef, kl_now, num_episodes, target=target, horizon=horizon)
         assert coef == pytest.approx(want, rel=1e-12)
+
+
+def test_adaptive_coefficient_under_a_constant_kl_is_a_power():
+    coef = 0.3
+    for _ in range(10):
+        coef = next_kl_coef(coef, 9.0, 500, target=6.0, horizon=10_000.0)
+    assert coef == pytest.approx(0.3 * (1 + 0.2 * 500 / 10_000) ** 10, rel=1e-12)
 
 
 def test_adaptive_coefficient_by_hand():
