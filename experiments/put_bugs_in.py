@@ -5,6 +5,7 @@
 The working tree stays as it is. Exit code 1 if a bug goes unnoticed, or a test of tests/regressions has no bug here.
 """
 
+import gc
 import re
 import shutil
 import sys
@@ -12,8 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import matplotlib.figure  # noqa: F401 - loaded once, for all children
+import peft  # noqa: F401
+import pyarrow.parquet  # noqa: F401
 import torch
 from mutate import ROOT, survives
+from transformers import AutoModelForSequenceClassification, LlamaForCausalLM  # noqa: F401
 
 FOLDER = ROOT / "tests" / "regressions"
 TEMPERED = "rows, batch, runtime, temperature=temperature)"
@@ -233,6 +238,7 @@ def main(word: str) -> int:
     }
     assert tests.keys() == BUGS.keys(), tests.keys() ^ BUGS.keys()
     torch.set_num_threads(1)
+    gc.freeze()
     sys.dont_write_bytecode = True
     chosen = [name for name in BUGS if word in f"{tests[name]}::test_{name}"]
     unnoticed = 0

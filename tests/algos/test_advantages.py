@@ -93,6 +93,21 @@ def test_what_is_masked_never_matters(junk):
     assert rewards[~mask].tolist() == [0.0] * 4
 
 
+def test_16_bit_numbers_are_summed_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    rewards, values, logprobs = (torch.randn(2, 7, generator=generator).bfloat16() for _ in range(3))
+    scores, group = rewards[0], torch.tensor([0, 0, 1, 1, 1, 2, 2])
+    mask = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
+    rates = {"gamma": 0.9, "lam": 0.8}
+    found = *gae(rewards, values, mask, **rates), group_advantages(scores, group, divide_by_std=True)
+    found += leave_one_out_advantages(scores, group), shape_rewards(scores[:2], logprobs, values, mask, kl_coef=0.3)
+    rewards, values, logprobs, scores = (x.float() for x in (rewards, values, logprobs, scores))
+    want = *gae(rewards, values, mask, **rates), group_advantages(scores, group, divide_by_std=True)
+    want += leave_one_out_advantages(scores, group), shape_rewards(scores[:2], logprobs, values, mask, kl_coef=0.3)
+    assert all(torch.equal(a, b) for a, b in zip(found, want, strict=True))
+    assert {x.dtype for x in found} == {torch.float32}
+
+
 def test_a_mask_with_a_hole_is_refused():
     row = torch.zeros(1, 3)
     with pytest.raises(AssertionError, match="prefix"):

@@ -186,7 +186,7 @@ def test_odds_ratio_equals_the_loop(pairs):
     torch.testing.assert_close(odds_ratio_loss(chosen, rejected), double(expected), rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("logprob", [-1e-6, -1e-3, -0.6931471805599453, -20.0, -200.0])
+@pytest.mark.parametrize("logprob", [-1e-8, -1e-6, -1e-3, -0.6931471805599453, -20.0, -200.0])
 def test_odds_ratio_is_finite_where_1_minus_p_rounds(logprob):
     """p so near 0 or 1 that 1 - p is 1 or 0 in float32: the loss against p = 1/2 is log(1 + (1 - p) / p)."""
     chosen = torch.tensor([logprob], requires_grad=True)
