@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -8,6 +9,7 @@ from fairlead.algos.advantages import (
     group_advantages,
     leave_one_out_advantages,
     overlong_penalty,
+    scores_equal,
     shape_rewards,
 )
 from oracles import advantages as oracle
@@ -36,6 +38,18 @@ def test_gae_equals_the_double_sum(rollout, gamma, lam):
         want_advantages, want_returns = oracle.gae(rewards[b].tolist(), values[b].tolist(), length, gamma, lam)
         assert advantages[b].tolist() == pytest.approx(want_advantages, abs=1e-9)
         assert returns[b].tolist() == pytest.approx(want_returns, abs=1e-9)
+
+
+@given(rollouts(), RATES, RATES)
+def test_gae_solves_its_linear_equations(rollout, gamma, lam):
+    """A_t - gamma lam A_{t+1} = delta_t, as a matrix equation, row by row, in numpy."""
+    rewards, values, _, mask, lengths = rollout
+    advantages, _ = gae(rewards, values, mask, gamma=gamma, lam=lam)
+    for b, length in enumerate(lengths):
+        v = values[b, :length].numpy()
+        deltas = rewards[b, :length].numpy() + gamma * np.append(v[1:], 0.0)[:length] - v
+        expected = np.linalg.solve(np.eye(length) - gamma * lam * np.eye(length, k=1), deltas)
+        np.testing.assert_allclose(advantages[b, :length].numpy(), expected, atol=1e-9)
 
 
 @given(rollouts())
@@ -79,6 +93,21 @@ def test_what_is_masked_never_matters(junk):
     assert rewards[~mask].tolist() == [0.0] * 4
 
 
+def test_16_bit_numbers_are_summed_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    rewards, values, logprobs = (torch.randn(2, 7, generator=generator).bfloat16() for _ in range(3))
+    scores, group = rewards[0], torch.tensor([0, 0, 1, 1, 1, 2, 2])
+    mask = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
+    rates = {"gamma": 0.9, "lam": 0.8}
+    found = *gae(rewards, values, mask, **rates), group_advantages(scores, group, divide_by_std=True)
+    found += leave_one_out_advantages(scores, group), shape_rewards(scores[:2], logprobs, values, mask, kl_coef=0.3)
+    rewards, values, logprobs, scores = (x.float() for x in (rewards, values, logprobs, scores))
+    want = *gae(rewards, values, mask, **rates), group_advantages(scores, group, divide_by_std=True)
+    want += leave_one_out_advantages(scores, group), shape_rewards(scores[:2], logprobs, values, mask, kl_coef=0.3)
+    assert all(torch.equal(a, b) for a, b in zip(found, want, strict=True))
+    assert {x.dtype for x in found} == {torch.float32}
+
+
 def test_a_mask_with_a_hole_is_refused():
     row = torch.zeros(1, 3)
     with pytest.raises(AssertionError, match="prefix"):
@@ -94,6 +123,16 @@ def test_shape_rewards_equals_the_loop(rollout, kl_coef, estimator):
             scores[b].item(), logprobs[b].tolist(), reference[b].tolist(), length, kl_coef, estimator
         )
         assert rewards[b].tolist() == pytest.approx(want, rel=1e-9, abs=1e-9)
+
+
+@given(rollouts(), st.floats(0, 2))
+def test_shaped_rewards_sum_to_the_score_less_the_kl(rollout, kl_coef):
+    """Ziegler et al. 2019, eq. 2: R = r - beta * log(policy / reference) of the whole response, in numpy."""
+    logprobs, reference, scores, mask, lengths = rollout
+    rewards = shape_rewards(scores, logprobs, reference, mask, kl_coef=kl_coef).numpy()
+    log_ratio = np.where(mask.numpy(), logprobs.numpy() - reference.numpy(), 0.0)
+    expected = np.where(np.array(lengths) > 0, scores.numpy(), 0.0) - kl_coef * log_ratio.sum(1)
+    np.testing.assert_allclose(rewards.sum(1), expected, atol=1e-9)
 
 
 def test_the_score_stands_at_the_last_response_token_only():
@@ -129,6 +168,39 @@ def test_leave_one_out_equals_the_loop(rows):
 
 
 @given(GROUPS)
+def test_scores_equal_counts_different_ones(rows):
+    found = scores_equal(torch.tensor([r[0] for r in rows], dtype=torch.float64), torch.tensor([r[1] for r in rows]))
+    assert found.tolist() == [len({score for score, other in rows if other == group}) == 1 for _, group in rows]
+
+
+def test_group_targets_carry_no_gradient():
+    scores, group = torch.tensor([1.0, 2.0, 4.0], requires_grad=True), torch.tensor([0, 0, 0])
+    for divide_by_std in (True, False):
+        assert not group_advantages(scores, group, divide_by_std=divide_by_std).requires_grad
+    assert not leave_one_out_advantages(scores, group).requires_grad
+
+
+@given(GROUPS)
+def test_groups_in_numpy(rows):
+    """numpy's mean and unbiased deviation of each group by itself."""
+    scores, group = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
+    given = torch.from_numpy(scores), torch.from_numpy(group)
+    divided, centred = (group_advantages(*given, divide_by_std=x).numpy() for x in (True, False))
+    alone, equal = leave_one_out_advantages(*given).numpy(), scores_equal(*given).numpy()
+    for one in set(group.tolist()):
+        members, mine = scores[group == one], group == one
+        assert equal[mine].tolist() == [len(set(members.tolist())) == 1] * len(members)
+        if len(set(members.tolist())) == 1:
+            continue
+        np.testing.assert_allclose(centred[mine], members - members.mean(), atol=1e-9)
+        np.testing.assert_allclose(
+            divided[mine], (members - members.mean()) / (members.std(ddof=1) + 1e-4), rtol=1e-6, atol=1e-9
+        )
+        others = (members.sum() - members) / (len(members) - 1)
+        np.testing.assert_allclose(alone[mine], members - others, atol=1e-9)
+
+
+@given(GROUPS)
 def test_group_advantages_sum_to_0_in_every_group(rows):
     scores, group = torch.tensor([r[0] for r in rows], dtype=torch.float64), torch.tensor([r[1] for r in rows])
     for advantages in (
@@ -161,3 +233,9 @@ def test_dividing_by_the_deviation_forgets_scale_and_shift(scores, scale, shift)
 def test_overlong_penalty_equals_the_cases(length, soft):
     got = overlong_penalty(torch.tensor([length]), max_response_tokens=20, soft_tokens=soft)
     assert got.item() == pytest.approx(oracle.overlong_penalty(length, 20, soft), abs=1e-6)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(1, 10))
+def test_overlong_penalty_is_numpys_interpolation(lengths, soft):
+    got = overlong_penalty(torch.tensor(lengths), max_response_tokens=20, soft_tokens=soft)
+    np.testing.assert_allclose(got.numpy(), np.interp(lengths, [20 - soft, 20], [0.0, -1.0]), atol=1e-6)

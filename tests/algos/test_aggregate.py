@@ -27,6 +27,22 @@ def test_weights_give_the_mean_of_the_definition(how, rows):
     assert weighted == pytest.approx(aggregated(rows, how), abs=1e-9)
 
 
+@given(RESPONSES)
+def test_weights_give_the_means_of_torch(rows):
+    losses = [torch.tensor(row, dtype=torch.float64) for row in rows if row]
+    if not losses:
+        return
+    lengths = torch.tensor([len(row) for row in rows])
+    expected = {
+        "token_mean": torch.cat(losses).mean(),
+        "response_mean": torch.stack([row.mean() for row in losses]).sum() / len(rows),
+        "constant": torch.nn.utils.rnn.pad_sequence([*losses, torch.zeros(LONGEST)]).sum() / (len(rows) * LONGEST),
+    }
+    for how, want in expected.items():
+        weights = token_weights(lengths, how, max_response_tokens=LONGEST).repeat_interleave(lengths)
+        assert (weights * torch.cat(losses)).sum().item() == pytest.approx(want.item(), abs=1e-9)
+
+
 def test_by_hand():
     lengths = torch.tensor([1, 3])
     weights = {

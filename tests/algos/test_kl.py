@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.algos.kl import kl_k1, kl_k2, kl_k3, next_kl_coef
+from fairlead.algos.kl import kl_estimate, kl_k1, kl_k2, kl_k3, next_kl_coef
 from oracles import divergence, reductions
 
 VOCABULARIES = st.integers(2, 6).flatmap(
@@ -13,12 +13,13 @@ VOCABULARIES = st.integers(2, 6).flatmap(
 
 def test_golden_numbers():
     logprobs, reference = torch.tensor([-1.0, -2.0, -0.5]), torch.tensor([-1.2, -1.0, -0.6])
-    for estimator, expected, digits in (
-        (kl_k1, [0.2, -1.0, 0.1], 1e-6),
-        (kl_k2, [0.02, 0.5, 0.005], 1e-6),
-        (kl_k3, [0.0187, 0.7183, 0.0048], 5e-5),
+    for estimator, name, expected, digits in (
+        (kl_k1, "k1", [0.2, -1.0, 0.1], 1e-6),
+        (kl_k2, "k2", [0.02, 0.5, 0.005], 1e-6),
+        (kl_k3, "k3", [0.0187, 0.7183, 0.0048], 5e-5),
     ):
-        torch.testing.assert_close(estimator(logprobs, reference), torch.tensor(expected), rtol=0, atol=digits)
+        for found in (estimator(logprobs, reference), kl_estimate(logprobs, reference, name)):
+            torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=digits)
 
 
 @given(VOCABULARIES)
@@ -28,6 +29,23 @@ def test_k1_and_k3_average_to_the_exact_kl(pair):
     for estimator in (kl_k1, kl_k3):
         average = (policy.exp() * estimator(policy, reference)).sum().item()
         assert average == pytest.approx(exact, abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.floats(-6, 0), st.floats(-6, 0)), min_size=1, max_size=6))
+def test_estimators_equal_the_loop(tokens):
+    logprobs, reference = torch.tensor(tokens, dtype=torch.float64).T
+    expected = torch.tensor([divergence.estimates(*token) for token in tokens], dtype=torch.float64).T
+    for estimator, name, want in zip((kl_k1, kl_k2, kl_k3), ("k1", "k2", "k3"), expected, strict=True):
+        torch.testing.assert_close(estimator(logprobs, reference), want, rtol=1e-9, atol=1e-12)
+        assert torch.equal(kl_estimate(logprobs, reference, name), estimator(logprobs, reference))
+
+
+@given(VOCABULARIES)
+def test_k1_and_k3_average_to_the_divergence_of_torch(pair):
+    policy, reference = (torch.distributions.Categorical(logits=torch.tensor(x, dtype=torch.float64)) for x in pair)
+    exact = torch.distributions.kl_divergence(policy, reference)
+    for estimator in (kl_k1, kl_k3):
+        torch.testing.assert_close((policy.probs * estimator(policy.logits, reference.logits)).sum(), exact)
 
 
 @given(VOCABULARIES)
@@ -76,6 +94,13 @@ def test_adaptive_coefficient_over_ten_steps(coef, measured, num_episodes, targe
     for kl_now, want in zip(measured, expected, strict=True):
         coef = next_kl_coef(coef, kl_now, num_episodes, target=target, horizon=horizon)
         assert coef == pytest.approx(want, rel=1e-12)
+
+
+def test_adaptive_coefficient_under_a_constant_kl_is_a_power():
+    coef = 0.3
+    for _ in range(10):
+        coef = next_kl_coef(coef, 9.0, 500, target=6.0, horizon=10_000.0)
+    assert coef == pytest.approx(0.3 * (1 + 0.2 * 500 / 10_000) ** 10, rel=1e-12)
 
 
 def test_adaptive_coefficient_by_hand():

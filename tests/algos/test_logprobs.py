@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import cross_entropy, embedding, linear
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
@@ -31,6 +33,15 @@ def test_logprobs_and_entropy_equal_the_loops(rows, data, temperature):
         rtol=1e-9,
         atol=1e-12,
     )
+
+
+@given(LOGITS, st.data(), st.sampled_from([0.3, 1.0, 2.0]))
+def test_logprobs_and_entropy_are_those_of_torch(rows, data, temperature):
+    targets = torch.tensor([data.draw(st.integers(0, len(rows[0]) - 1)) for _ in rows])
+    logits = torch.tensor(rows, dtype=torch.float64)
+    oracle = torch.distributions.Categorical(logits=logits / temperature)
+    torch.testing.assert_close(token_logprobs(logits, targets, temperature=temperature), oracle.log_prob(targets))
+    torch.testing.assert_close(entropy(logits, temperature=temperature), oracle.entropy())
 
 
 def test_the_temperature_is_1_by_default():
@@ -102,6 +113,27 @@ def test_linear_equals_plain(num_targets, chunk, with_bias, with_entropy):
     expected_grads = torch.autograd.grad(expected[0], leaves, seeds)
     for a, b in zip(got_grads, expected_grads, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@given(st.integers(1, 9), st.sampled_from([0.5, 1.0]), st.integers(1, 4))
+def test_linear_equals_the_loops_and_the_cross_entropy_of_torch(num_targets, temperature, chunk):
+    hidden, weight, bias, targets = (x.detach() for x in head(num_targets))
+    options = {"temperature": temperature, "chunk": chunk}
+    logprobs, entropies = linear_logprobs(hidden, weight, bias, targets, with_entropy=True, **options)
+    vocabulary = linear_vocabulary(hidden, weight, bias, targets, **options)
+    logits = linear(hidden, weight, bias) / temperature
+    torch.testing.assert_close(logprobs, -cross_entropy(logits, targets, reduction="none"))
+    for m, target in enumerate(targets.tolist()):
+        row = [
+            (math.fsum(h * w for h, w in zip(hidden[m].tolist(), line, strict=True)) + b) / temperature
+            for line, b in zip(weight.tolist(), bias.tolist(), strict=True)
+        ]
+        expected = reductions.log_softmax(row)
+        assert logprobs[m].item() == pytest.approx(expected[target], rel=1e-9)
+        assert entropies[m].item() == pytest.approx(reductions.entropy(row), rel=1e-9)
+        found = [numbers[m].item() for numbers in vocabulary]
+        normaliser = row[0] - expected[0]
+        assert found == pytest.approx([expected[target], math.fsum(expected) / len(row), normaliser], rel=1e-9)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])

@@ -30,6 +30,24 @@ def test_moments_equal_the_loops(entries):
         assert masked_var(values, mask).item() == pytest.approx(reductions.population_variance(kept), abs=1e-10)
 
 
+@given(ENTRIES)
+def test_moments_are_those_of_torch(entries):
+    values, mask = tensors([*entries, (1.0, True)])
+    kept = values[mask]
+    torch.testing.assert_close(masked_sum(values, mask), kept.sum())
+    torch.testing.assert_close(masked_mean(values, mask), kept.mean())
+    torch.testing.assert_close(masked_var(values, mask), kept.var(correction=0))
+
+
+@given(ENTRIES)
+def test_whiten_is_the_layer_norm_of_torch(entries):
+    values, mask = tensors([*entries, (1.0, True), (2.0, True)])
+    kept = values[mask]
+    expected = torch.nn.functional.layer_norm(kept, kept.shape, eps=1e-8)
+    torch.testing.assert_close(whiten(values, mask, shift_mean=True)[mask], expected)
+    torch.testing.assert_close(whiten(values, mask, shift_mean=False)[mask], expected + kept.mean())
+
+
 @given(ENTRIES, st.booleans())
 def test_whiten_equals_the_loop(entries, shift_mean):
     values, mask = tensors([*entries, (1.0, True), (2.0, True)])
@@ -94,6 +112,21 @@ def test_16_bit_values_are_summed_in_float32():
     assert upcast(torch.ones(1, dtype=torch.float64)).dtype == torch.float64
 
 
+@pytest.mark.parametrize("function", [masked_var, lambda v, m: whiten(v, m, shift_mean=True)])
+def test_16_bit_values_are_centred_in_float32(function):
+    values = torch.tensor([100.0, 101.0, 102.5, 7.0]).bfloat16()
+    mask = torch.tensor([True, True, True, False])
+    assert torch.equal(function(values, mask), function(values.float(), mask))
+
+
+def test_whitening_takes_no_gradient_from_what_is_masked():
+    values = torch.tensor([1.0, math.nan, 3.0, 7.0], requires_grad=True)
+    mask = torch.tensor([True, False, True, True])
+    (whiten(values, mask, shift_mean=True) * torch.arange(4.0)).sum().backward()
+    assert values.grad.isfinite().all()
+    assert values.grad[1] == 0.0
+
+
 @given(st.integers(1, 5).flatmap(lambda s: st.tuples(st.just(s), st.lists(st.tuples(NUMBERS, st.integers(0, s - 1))))))
 def test_segment_sum_equals_the_loop(case):
     num_segments, entries = case
@@ -105,14 +138,23 @@ def test_segment_sum_equals_the_loop(case):
     )
 
 
+@given(st.lists(st.tuples(NUMBERS, st.integers(0, 4)), min_size=1))
+def test_segment_sum_is_the_weighted_bincount_of_torch(entries):
+    values = torch.tensor([v for v, _ in entries], dtype=torch.float64)
+    segment = torch.tensor([s for _, s in entries], dtype=torch.int64)
+    torch.testing.assert_close(segment_sum(values, segment, 5), torch.bincount(segment, weights=values, minlength=5))
+
+
 def test_gradients():
     values = torch.randn(6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     mask = torch.tensor([True, True, False, True, False, True])
     segment = torch.tensor([0, 0, 2, 2, 2, 0])
     for function in (
+        lambda v: masked_sum(v, mask),
         lambda v: masked_mean(v, mask),
         lambda v: masked_var(v, mask),
         lambda v: whiten(v, mask, shift_mean=False),
+        lambda v: whiten(v, mask, shift_mean=True),
         lambda v: segment_sum(v, segment, 3),
     ):
         assert torch.autograd.gradcheck(function, (values,))

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -36,6 +37,28 @@ def test_loss_and_statistics_equal_the_loop(tokens, low, high):
     assert statistics.ratio.tolist() == pytest.approx(ratios)
     assert statistics.kl_k1.tolist() == pytest.approx([before - new for new, before, _ in tokens])
     assert statistics.kl_k3.tolist() == pytest.approx([r - 1 - math.log(r) for r in ratios], abs=1e-12)
+
+
+@given(TOKENS, st.floats(0.01, 0.9), st.floats(0.01, 2), st.sampled_from([0.0, 1.3, 3.0]))
+def test_loss_is_the_minimum_of_the_paper(tokens, low, high, dual_clip):
+    """-min(r A, clip(r) A) of eq. 7, and its floor at dual_clip * A of Ye et al., eq. 5, in numpy."""
+    logprobs, old, advantages = np.array(tokens).T
+    ratio = np.exp(logprobs - old)
+    gain = np.minimum(ratio * advantages, np.clip(ratio, 1 - low, 1 + high) * advantages)
+    if dual_clip:
+        gain = np.where(advantages < 0, np.maximum(gain, dual_clip * advantages), gain)
+    columns = torch.tensor(tokens, dtype=torch.float64).T.unbind()
+    got = clipped_policy_loss(*columns, clip_eps_low=low, clip_eps_high=high, dual_clip=dual_clip)
+    np.testing.assert_allclose(got.numpy(), -gain, rtol=1e-9, atol=1e-12)
+
+
+@given(TOKENS)
+def test_clipped_are_the_tokens_without_a_gradient(tokens):
+    logprobs, old, advantages = torch.tensor(tokens, dtype=torch.float64).T.unbind()
+    advantages = advantages.where(advantages.abs() > 1e-3, torch.ones_like(advantages))
+    leaf = logprobs.clone().requires_grad_()
+    clipped_policy_loss(leaf, old, advantages, **CLIP).sum().backward()
+    assert torch.equal(policy_statistics(logprobs, old, advantages, **CLIP).clipped, leaf.grad == 0)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +140,10 @@ def test_statistics_carry_no_gradient_and_16_bit_becomes_float32():
     logprobs, old, advantages = rollout()
     assert not any(x.requires_grad for x in policy_statistics(logprobs, old, advantages, **CLIP))
     short = (logprobs.bfloat16(), old.bfloat16(), advantages.bfloat16())
-    assert clipped_policy_loss(*short, **CLIP).dtype == torch.float32
+    long = [x.float() for x in short]
+    loss = clipped_policy_loss(*short, dual_clip=1.1, **CLIP)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, clipped_policy_loss(*long, dual_clip=1.1, **CLIP))
 
 
 # --- dual clip and importance weights
@@ -152,13 +178,29 @@ def test_dual_clip_equals_the_loop(tokens, dual_clip):
     torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64))
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "clipped"),
+    [(1.35, 1.0, True), (1.25, 1.0, False), (1.35, -1.0, False), (0.75, -1.0, True), (0.85, -1.0, False),
+     (0.75, 1.0, False), (1.35, 0.0, False), (0.75, 0.0, False)],
+)  # fmt: skip
+def test_clipped_by_hand(ratio, advantage, clipped):
+    statistics = policy_statistics(torch.tensor([math.log(ratio)]), torch.zeros(1), torch.tensor([advantage]), **CLIP)
+    assert statistics.clipped.tolist() == [clipped]
+
+
+def test_a_ratio_at_the_edge_is_not_clipped():
+    zeros, advantages = torch.zeros(2), torch.tensor([1.0, -1.0])
+    assert not policy_statistics(zeros, zeros, advantages, clip_eps_low=0.0, clip_eps_high=0.0).clipped.any()
+
+
 def test_dual_clip_gradient_and_its_range():
     logprobs, old, advantages = rollout()
     assert torch.autograd.gradcheck(
         lambda x: clipped_policy_loss(x, old - 1.0, advantages, dual_clip=1.7, **CLIP), (logprobs,)
     )
-    with pytest.raises(AssertionError, match="dual clip"):
-        clipped_policy_loss(logprobs, old, advantages, dual_clip=0.9, **CLIP)
+    for too_low in (0.9, 1.0):
+        with pytest.raises(AssertionError, match="dual clip"):
+            clipped_policy_loss(logprobs, old, advantages, dual_clip=too_low, **CLIP)
 
 
 @given(TOKENS, st.floats(0.5, 4))
@@ -166,6 +208,18 @@ def test_importance_weights_equal_the_loop(tokens, cap):
     trainer, sampler, _ = torch.tensor(tokens, dtype=torch.float64).T.unbind()
     expected = [min(cap, math.exp(a) / math.exp(b)) for a, b, _ in tokens]
     assert importance_weights(trainer, sampler, cap=cap).tolist() == pytest.approx(expected)
+
+
+@given(TOKENS, st.floats(0.5, 4))
+def test_importance_weights_in_numpy(tokens, cap):
+    trainer, sampler, _ = np.array(tokens).T
+    got = importance_weights(torch.from_numpy(trainer), torch.from_numpy(sampler), cap=cap)
+    np.testing.assert_allclose(got.numpy(), np.minimum(np.exp(trainer - sampler), cap))
+
+
+def test_importance_weights_carry_no_gradient():
+    logprobs, old, _ = rollout()
+    assert not importance_weights(logprobs, old, cap=2.0).requires_grad
 
 
 def test_importance_weights_undo_a_wrong_sampler():

@@ -1,9 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import binary_cross_entropy_with_logits, margin_ranking_loss, mse_loss
 
 from fairlead.algos.preference_loss import (
     dpo_loss,
@@ -18,6 +20,13 @@ from oracles import losses
 
 LOGPROBS = st.floats(-200, 0)
 PAIRS = st.lists(st.tuples(LOGPROBS, LOGPROBS, LOGPROBS, LOGPROBS), min_size=1, max_size=5)
+
+
+def cross_entropy(logits, label=1.0):
+    """Of torch, one number per logit."""
+    return binary_cross_entropy_with_logits(logits, torch.full_like(logits, label), reduction="none")
+
+
 GOLDEN = tuple(torch.tensor(x) for x in ([-10.0, -5.0], [-12.0, -4.0], [-11.0, -5.5], [-11.5, -4.5]))
 
 
@@ -37,6 +46,14 @@ def test_equals_the_loop(pairs, beta, label_smoothing):
     ).T
     got = torch.stack(dpo_loss(*columns, beta=beta, label_smoothing=label_smoothing))
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+
+
+@given(PAIRS, st.floats(0.01, 2), st.floats(0, 0.49))
+def test_is_the_binary_cross_entropy_of_torch(pairs, beta, label_smoothing):
+    """Of the margin as a logit, against a label that is right with probability 1 - label_smoothing."""
+    columns = torch.tensor(pairs, dtype=torch.float64).T.unbind()
+    loss, chosen, rejected = dpo_loss(*columns, beta=beta, label_smoothing=label_smoothing)
+    torch.testing.assert_close(loss, cross_entropy(chosen - rejected, 1.0 - label_smoothing), rtol=1e-9, atol=1e-12)
 
 
 @given(PAIRS, st.floats(0.01, 2), st.floats(0, 0.49))
@@ -104,6 +121,17 @@ def test_robust_equals_the_loop(margins, label_smoothing):
     torch.testing.assert_close(got, double(expected), rtol=1e-9, atol=1e-12)
 
 
+@given(MARGINS, FLIPPED, st.floats(0.05, 2))
+def test_losses_on_a_margin_are_made_of_those_of_torch(margins, flipped, beta):
+    margin = double(margins)
+    robust = ((1 - flipped) * cross_entropy(margin) - flipped * cross_entropy(margin, 0.0)) / (1 - 2 * flipped)
+    torch.testing.assert_close(robust_dpo_loss(margin, label_smoothing=flipped), robust)
+    squares = mse_loss(margin / beta, torch.full_like(margin, 1 / (2 * beta)), reduction="none")
+    torch.testing.assert_close(ipo_loss(margin, beta=beta), squares)
+    ranked = margin_ranking_loss(margin, torch.zeros_like(margin), torch.ones_like(margin), margin=1, reduction="none")
+    torch.testing.assert_close(hinge_loss(margin), ranked)
+
+
 @given(st.floats(-10, 10), FLIPPED)
 def test_robust_averages_to_dpo_over_noisy_labels(margin, label_smoothing):
     """What it is made for: the expected loss under flipped labels is the loss under true ones."""
@@ -142,6 +170,15 @@ def test_simpo_equals_the_loop(pairs, beta, gamma):
     torch.testing.assert_close(simpo_loss(chosen, rejected, beta=beta, gamma=gamma), double(expected))
 
 
+@given(MEANS, st.floats(0.1, 10), st.floats(0, 3))
+def test_losses_without_a_reference_are_cross_entropies_of_torch(pairs, beta, gamma):
+    chosen, rejected = double(pairs).T
+    simpo = cross_entropy(beta * (chosen - rejected) - gamma)
+    torch.testing.assert_close(simpo_loss(chosen, rejected, beta=beta, gamma=gamma), simpo)
+    odds = cross_entropy(torch.logit(chosen.exp()) - torch.logit(rejected.exp()))
+    torch.testing.assert_close(odds_ratio_loss(chosen, rejected), odds, rtol=1e-8, atol=1e-10)
+
+
 @given(MEANS)
 def test_odds_ratio_equals_the_loop(pairs):
     chosen, rejected = double(pairs).T
@@ -149,7 +186,7 @@ def test_odds_ratio_equals_the_loop(pairs):
     torch.testing.assert_close(odds_ratio_loss(chosen, rejected), double(expected), rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("logprob", [-1e-6, -1e-3, -0.6931471805599453, -20.0, -200.0])
+@pytest.mark.parametrize("logprob", [-1e-8, -1e-6, -1e-3, -0.6931471805599453, -20.0, -200.0])
 def test_odds_ratio_is_finite_where_1_minus_p_rounds(logprob):
     """p so near 0 or 1 that 1 - p is 1 or 0 in float32: the loss against p = 1/2 is log(1 + (1 - p) / p)."""
     chosen = torch.tensor([logprob], requires_grad=True)
@@ -176,12 +213,40 @@ def test_kto_equals_the_loop(responses, kl, beta):
     torch.testing.assert_close(reward, beta * (policy - reference))
 
 
+@given(RESPONSES, st.floats(-3, 5), st.floats(0.05, 1))
+def test_kto_by_the_hyperbolic_tangent(responses, kl, beta):
+    """1 - sigmoid(x) = (1 - tanh(x / 2)) / 2, in numpy; the sign of x is that of the label."""
+    policy, reference, desirable = (np.array(column) for column in zip(*responses, strict=True))
+    above = beta * (policy - reference - max(kl, 0.0)) * np.where(desirable, 1, -1)
+    expected = np.where(desirable, 1.3, 0.7) * (1 - np.tanh(above / 2)) / 2
+    columns = double(policy), double(reference), torch.tensor(desirable)
+    loss, _ = kto_loss(*columns, double(kl), beta=beta, **WEIGHTS)
+    np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
 def test_kto_at_the_reference_costs_half_the_weight_and_pulls_apart():
     policy = torch.tensor([-3.0, -3.0], requires_grad=True)
     loss, _ = kto_loss(policy, policy.detach(), torch.tensor([True, False]), torch.tensor(-1.0), beta=0.5, **WEIGHTS)
     assert loss.tolist() == pytest.approx([0.65, 0.35])
     loss.sum().backward()
     assert policy.grad[0] < 0 < policy.grad[1]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda a, b: dpo_loss(a, b, b.flip(0), a.flip(0), beta=0.3, label_smoothing=0.2)[0],
+        lambda a, b: robust_dpo_loss(a, label_smoothing=0.2), lambda a, b: ipo_loss(a, beta=0.3),
+        lambda a, b: hinge_loss(a), lambda a, b: simpo_loss(a, b, beta=2.0, gamma=0.5), odds_ratio_loss,
+        lambda a, b: kto_loss(a, b, b > -2.0, a[0].abs(), beta=0.3, **WEIGHTS)[0],
+    ],
+    ids=["dpo", "robust", "ipo", "hinge", "simpo", "odds_ratio", "kto"],
+)  # fmt: skip
+def test_16_bit_numbers_are_computed_in_float32(loss):
+    a, b = torch.tensor([-0.131, -1.57, -4.03]).bfloat16(), torch.tensor([-3.02, -0.416, -1.01]).bfloat16()
+    got, want = loss(a, b), loss(a.float(), b.float())
+    assert got.dtype == torch.float32
+    assert torch.equal(got, want)
 
 
 def test_kto_takes_no_gradient_through_the_reference_point():

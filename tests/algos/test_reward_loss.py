@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import mse_loss, softplus
 
 from fairlead.algos.reward_loss import (
     centring_loss,
@@ -23,6 +24,19 @@ def test_equals_the_loop(loss, pairs):
     chosen, rejected = torch.tensor(pairs, dtype=torch.float64).T
     expected = [losses.negative_log_sigmoid(c - r) for c, r in pairs]
     torch.testing.assert_close(loss(chosen, rejected), torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=0)
+
+
+@BOTH
+@given(pairs=SCORES, margin=st.floats(0, 5))
+def test_is_the_softplus_of_torch(loss, pairs, margin):
+    chosen, rejected = torch.tensor(pairs, dtype=torch.float64).T
+    torch.testing.assert_close(loss(chosen, rejected, margin), softplus(rejected - chosen + margin, threshold=1000))
+
+
+@given(SCORES)
+def test_centring_loss_is_the_squared_error_of_torch(pairs):
+    chosen, rejected = torch.tensor(pairs, dtype=torch.float64).T
+    torch.testing.assert_close(centring_loss(chosen, rejected), mse_loss(chosen, -rejected, reduction="none"))
 
 
 @BOTH

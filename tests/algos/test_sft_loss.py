@@ -4,9 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.loss.loss_utils import ForCausalLMLoss
 
 from fairlead.algos.logprobs import token_logprobs
 from fairlead.algos.sft_loss import sft_loss, smoothed_sft_loss
+from oracles import reductions
 
 
 def test_is_the_cross_entropy_of_torch():
@@ -14,6 +16,25 @@ def test_is_the_cross_entropy_of_torch():
     logits, targets = torch.randn(6, 9, generator=generator), torch.randint(9, (6,), generator=generator)
     expected = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     torch.testing.assert_close(sft_loss(token_logprobs(logits, targets)), expected)
+
+
+@given(st.integers(0, 99), st.integers(1, 8))
+def test_is_that_of_transformers(seed, num_items):
+    """`ForCausalLMLoss` on shifted labels, over a global count of tokens, as its Trainer does."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(1, 7, 9, generator=generator)
+    labels = torch.randint(9, (1, 7), generator=generator)
+    labels[0, [1, 4]] = -100
+    expected = ForCausalLMLoss(logits, labels, 9, num_items_in_batch=torch.tensor(num_items))
+    kept = labels[0, 1:] != -100
+    logprobs = token_logprobs(logits[0, :-1][kept], labels[0, 1:][kept])
+    torch.testing.assert_close(sft_loss(logprobs).sum() / num_items, expected)
+
+
+@given(st.lists(st.lists(st.floats(-20, 20), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_equals_the_loop(rows):
+    losses = sft_loss(token_logprobs(torch.tensor(rows, dtype=torch.float64), torch.ones(len(rows)).long()))
+    assert losses.tolist() == pytest.approx([-reductions.log_softmax(row)[1] for row in rows], rel=1e-9, abs=1e-12)
 
 
 def test_any_split_over_micro_batches_and_ranks_gives_the_same_gradient():
@@ -59,6 +80,22 @@ def test_the_smoothed_loss_equals_the_loop(row, label_smoothing, z_coef):
     expected = -math.fsum(t * (x - normaliser) for t, x in zip(target, row, strict=True)) + z_coef * normaliser**2
     logits = torch.tensor([row], dtype=torch.float64)
     assert smoothed(logits, torch.tensor([1]), label_smoothing, z_coef).item() == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.integers(0, 99), st.floats(0, 1))
+def test_the_z_loss_is_the_squared_logsumexp_of_torch(seed, z_coef):
+    logits = 3 * torch.randn(6, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    targets = torch.arange(6)
+    cross_entropy = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    expected = cross_entropy + z_coef * torch.logsumexp(logits, -1) ** 2
+    torch.testing.assert_close(smoothed(logits, targets, 0.0, z_coef), expected)
+
+
+def test_16_bit_numbers_are_smoothed_in_float32():
+    columns = [torch.tensor([x]).bfloat16() for x in (-1.234, -5.678, 9.87)]
+    got = smoothed_sft_loss(*columns, label_smoothing=0.3, z_coef=0.1)
+    assert torch.equal(got, smoothed_sft_loss(*(x.float() for x in columns), label_smoothing=0.3, z_coef=0.1))
+    assert got.dtype == torch.float32
 
 
 def test_smoothed_gradient():

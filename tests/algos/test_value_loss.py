@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import mse_loss
 
 from fairlead.algos.masked import masked_sum
 from fairlead.algos.value_loss import clipped_value_loss
@@ -17,6 +18,14 @@ def test_equals_the_loop(tokens, value_clip):
     torch.testing.assert_close(
         clipped_value_loss(values, old, returns, value_clip=value_clip), torch.tensor(expected, dtype=torch.float64)
     )
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=8), st.floats(0.01, 2))
+def test_is_half_the_larger_squared_error_of_torch(tokens, value_clip):
+    values, old, returns = torch.tensor(tokens, dtype=torch.float64).T.unbind()
+    held = values.clamp(old - value_clip, old + value_clip)
+    errors = torch.stack([mse_loss(x, returns, reduction="none") for x in (values, held)])
+    torch.testing.assert_close(clipped_value_loss(values, old, returns, value_clip=value_clip), errors.amax(0) / 2)
 
 
 @pytest.mark.parametrize(

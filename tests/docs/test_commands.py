@@ -11,8 +11,8 @@ from docs.blocks import PAGES, ROOT, commands
 from fairlead.algos import preference_loss
 from fairlead.artifacts.manifest import read_manifest
 from fairlead.cli.main import build_app, run
-from fairlead.config.journey import JourneyConfig
 from fairlead.config.document import options
+from fairlead.config.journey import JourneyConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.parse import load
 from fairlead.config.stages import DpoConfig, RewardConfig

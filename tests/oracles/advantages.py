@@ -5,8 +5,8 @@ import math
 
 def kl_estimate(logprob, reference, estimator):
     """Schulman's k1, k2 and k3 of one token."""
-    ratio = math.exp(reference - logprob)
-    return {"k1": -math.log(ratio), "k2": math.log(ratio) ** 2 / 2, "k3": ratio - 1 - math.log(ratio)}[estimator]
+    k1 = logprob - reference
+    return {"k1": k1, "k2": k1**2 / 2, "k3": math.exp(-k1) - 1 + k1}[estimator]
 
 
 def shape_rewards(score, logprobs, reference_logprobs, length, kl_coef, estimator="k1"):

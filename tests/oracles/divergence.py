@@ -61,3 +61,9 @@ def fixed_point_of_std(reference_probabilities, rewards, beta):
 def _deviation(probabilities, rewards):
     mean = math.fsum(p * r for p, r in zip(probabilities, rewards, strict=True))
     return math.sqrt(math.fsum(p * (r - mean) ** 2 for p, r in zip(probabilities, rewards, strict=True)))
+
+
+def estimates(logprob, reference_logprob):
+    """k1, k2 and k3 of one token, from the probabilities' ratio r = reference / policy."""
+    ratio = math.exp(reference_logprob - logprob)
+    return -math.log(ratio), math.log(ratio) ** 2 / 2, ratio - 1 - math.log(ratio)

@@ -63,21 +63,26 @@ def new_folder(final: Path, *, replace: bool = False, num_bytes: int = 0) -> Gen
     """
     if final.exists() and not replace:
         raise UserError(f"{final} exists already", fix="give another folder, or delete this one first")
-    with explain_disk_errors(final, num_bytes):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        require_space(final.parent, num_bytes)
-        tmp = _beside(final, "tmp")
+    with passing_folder(final, num_bytes=num_bytes) as tmp, explain_disk_errors(final, num_bytes):
+        yield tmp
+        fsync_tree(tmp)
+        _move_in(tmp, final)
+
+
+@contextmanager
+def passing_folder(near: Path, *, num_bytes: int = 0) -> Generator[Path]:
+    """Yield an empty folder beside `near` that is gone when the block ends. Raises UserError (74) as `new_folder`."""
+    with explain_disk_errors(near, num_bytes):
+        near.parent.mkdir(parents=True, exist_ok=True)
+        require_space(near.parent, num_bytes)
+        tmp = _beside(near, "tmp")
         tmp.mkdir()
         descriptor = os.open(tmp, os.O_RDONLY)
         try:
             _hold(descriptor)
             yield tmp
-            fsync_tree(tmp)
-            _move_in(tmp, final)
-        except BaseException:
-            shutil.rmtree(tmp, ignore_errors=True)
-            raise
         finally:
+            shutil.rmtree(tmp, ignore_errors=True)
             os.close(descriptor)
 
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from fairlead.models.adapters import lora_targets
+from fairlead.models.loading import config_in
 from fairlead.models.sources import resolve
 
 
@@ -25,7 +26,7 @@ class ModelFacts:
 
 def model_facts(name: str) -> ModelFacts:
     """Facts of a model by its name."""
-    config = AutoConfig.from_pretrained(resolve(name).base.folder, local_files_only=True)
+    config = config_in(resolve(name).base.folder)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     targets = set(lora_targets(model))

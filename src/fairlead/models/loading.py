@@ -4,9 +4,17 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from fairlead.artifacts.model_folder import check_model_folder
@@ -58,10 +66,23 @@ def tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def config_in(folder: Path) -> PretrainedConfig:
+    """The configuration of a model folder; UserError for an architecture that transformers does not have."""
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except ValueError as error:
+        raise UserError(
+            "transformers has no such architecture, so this model cannot be loaded", where=str(folder),
+            got=str(orjson.loads((folder / "config.json").read_bytes()).get("model_type")),
+            want="a causal language model of transformers, such as llama, qwen2, mistral, gpt2, opt or bloom",
+            fix="use another model, or one converted to such a layout", exit_code=ExitCode.BAD_DATA,
+        ) from error  # fmt: skip
+
+
 def load_causal_lm(folder: Path, *, dtype: torch.dtype, device: torch.device, fast: bool = True) -> Loaded:
     """Weights from a checked folder, all dropout off, with our attention unless the probe says that rows would mix."""
     check_model_folder(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = config_in(folder)
     no_dropout = {key: 0.0 for key, value in config.to_dict().items() if "drop" in key and isinstance(value, float)}
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="eager", **no_dropout
@@ -100,8 +121,7 @@ def input_embedding(model: PreTrainedModel) -> nn.Embedding:
 
 def context_length(folder: Path) -> int | None:
     """Tokens that the model of this folder has positions for; None where its architecture sets no limit."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return getattr(config, "max_position_embeddings", None)
+    return getattr(config_in(folder), "max_position_embeddings", None)
 
 
 def require_context(source: Source, num_tokens: int) -> None:

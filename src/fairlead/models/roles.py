@@ -92,6 +92,7 @@ class Roles(nn.Module):
             layer = nn.Linear(width, 1, bias=False, device=model.device, dtype=torch.float32)
             with torch.no_grad():
                 if head is None:
+                    self.note(f"{name}: a new score layer, drawn at random, takes the place of the language-model head")
                     layer.weight.normal_(0.0, head_init_std(width))
                 else:
                     layer.weight.copy_(head)

@@ -5,16 +5,17 @@ from typing import Any
 
 import orjson
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from fairlead.artifacts.atomic import write_bytes
+from fairlead.artifacts.atomic import passing_folder, write_bytes
 from fairlead.models import adapters
 from fairlead.models.convert import copy_tokenizer
 from fairlead.models.roles import Roles
 from fairlead.models.sources import BaseWeights
 from fairlead.runtime.ranks import full
+from fairlead.runtime.start import Runtime
 
 
 def role_tensors(roles: Roles, role: str) -> dict[str, Tensor]:
@@ -32,6 +33,28 @@ def role_tensors(roles: Roles, role: str) -> dict[str, Tensor]:
     if role in roles.heads:
         tensors["score.weight"] = full(roles.head(role).weight).detach().cpu().contiguous()
     return tensors
+
+
+def rehearse_save(stage: Path, roles: Roles, role: str, base: BaseWeights, runtime: Runtime) -> None:
+    """Write the role as the end of the stage will, read it back, compare, delete it; before anything is trained.
+
+    A model that cannot be saved is found out now, not after the last step. Every rank must call.
+    """
+    tensors = role_tensors(roles, role)
+    if not runtime.is_main:
+        return
+    with passing_folder(stage / "model") as folder:
+        write_role(folder, roles, role, dict(tensors), base, pad_token_id=None)
+        (file,) = folder.glob("*model.safetensors")
+        written = load_file(file)
+    if adapters.HEAD_KEY in written:
+        written["score.weight"] = written.pop(adapters.HEAD_KEY)
+    changed = [name for name, tensor in written.items() if not torch.equal(tensor, tensors[name])]
+    assert not changed, f"{role}: {changed[:3]} would be saved as other numbers"
+    # Not by name: of tied weights one stands for both, and a scorer's language-model head is left out.
+    trained = sum(parameter.numel() for parameter in roles.trainable(role).values() if parameter.requires_grad)
+    saved = sum(tensor.numel() for tensor in written.values())
+    assert saved >= trained, f"{role}: {trained} numbers are trained, only {saved} would be saved"
 
 
 def write_role(

@@ -28,7 +28,7 @@ from fairlead.evaluate.preference_accuracy import measure_preferences
 from fairlead.evaluate.summary import Evaluation, StageSummary
 from fairlead.models.build import add_frozen, add_trainable, ready
 from fairlead.models.roles import Roles
-from fairlead.models.save import role_tensors, write_role
+from fairlead.models.save import rehearse_save, role_tensors, write_role
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
@@ -58,6 +58,7 @@ def train_dpo(config: DpoConfig) -> Path:
             add_frozen(roles, "reference", source, "logprobs", runtime)
         add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=config.model.lora.dropout)
         ready(roles, config.model, runtime)
+        rehearse_save(stage.folder, roles, "policy", source.base, runtime)
         stage.introduce([*rows.notes, *roles.notes])
         num_steps = number_of_steps(config, len(rows.train))
         optimizer = Optimizer(roles.trainable("policy"), stage.optim, runtime, num_steps=num_steps)

@@ -41,7 +41,7 @@ from fairlead.generate.engine import Engine, Response
 from fairlead.models.build import add_frozen, add_trainable, ready
 from fairlead.models.loading import require_context
 from fairlead.models.roles import Roles
-from fairlead.models.save import role_tensors, write_role
+from fairlead.models.save import rehearse_save, role_tensors, write_role
 from fairlead.models.sources import Source, resolve
 from fairlead.rollout.rules import Rules, load_rules, short_name
 from fairlead.rollout.sample import measure_rollout, sample_responses, score_responses, scored_texts
@@ -84,6 +84,7 @@ def train_grpo(config: GrpoConfig) -> Path:
     with stage.opened():
         scaled = config.model_copy(update={"optim": stage.optim})
         learner = _Learner(scaled, runtime, source, reward_source, template, rules, probes)
+        rehearse_save(stage.folder, learner.roles, "policy", source.base, runtime)
         stage.introduce([*rows.notes, *learner.roles.notes])
         state = stage.resume()
         if state:

@@ -32,7 +32,7 @@ from fairlead.generate.engine import Engine
 from fairlead.models.build import add_frozen, add_trainable, ready
 from fairlead.models.loading import require_context
 from fairlead.models.roles import Roles
-from fairlead.models.save import role_tensors, write_role
+from fairlead.models.save import rehearse_save, role_tensors, write_role
 from fairlead.models.sources import Source, resolve
 from fairlead.rollout.rules import Rules, load_rules, short_name
 from fairlead.rollout.sample import measure_rollout, sample_responses, score_responses, scored_texts
@@ -93,6 +93,8 @@ def train_ppo(config: PpoConfig) -> Path:
         learner = _Learner(
             config.model_copy(update=rates), runtime, source, reward_source, template, probes, ptx_rows
         )  # fmt: skip
+        for role, parent in (("policy", source), ("critic", reward_source)):
+            rehearse_save(stage.folder, learner.roles, role, parent.base, runtime)
         stage.introduce([*tasks.notes, *learner.roles.notes])
         state = stage.resume()
         if state:

@@ -23,7 +23,7 @@ from fairlead.evaluate.preference_accuracy import (
 from fairlead.evaluate.summary import Evaluation, PreferenceAccuracy, StageSummary
 from fairlead.models.build import add_trainable, ready
 from fairlead.models.roles import Roles
-from fairlead.models.save import role_tensors, write_role
+from fairlead.models.save import rehearse_save, role_tensors, write_role
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
@@ -55,6 +55,7 @@ def train_reward(config: RewardConfig) -> Path:
         roles = Roles()
         add_trainable(roles, "reward", source, "scores", config.model, runtime, dropout=config.model.lora.dropout)
         ready(roles, config.model, runtime)
+        rehearse_save(stage.folder, roles, "reward", source.base, runtime)
         stage.introduce([*rows.notes, *roles.notes])
         num_steps = number_of_steps(config, len(rows.train))
         optimizer = Optimizer(roles.trainable("reward"), stage.optim, runtime, num_steps=num_steps)
@@ -100,11 +101,13 @@ def train_reward(config: RewardConfig) -> Path:
 
         judged = rows.held_out or {"training pairs": rows.train[:PAIRS_FOR_FACTS]}
         scores = {name: pair_scores(roles, "reward", pairs, config.batch, runtime) for name, pairs in judged.items()}
-        sizes = {"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps}
         evaluation = Evaluation(
-            StageSummary("reward", "reward", model=stage.folder.name, parent=source.name, sizes=sizes),
+            StageSummary(
+                "reward", "reward", model=stage.folder.name, parent=source.name,
+                sizes={"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps},
+            ),
             preferences=_measured(rows.held_out, scores),
-        )
+        )  # fmt: skip
         facts: dict[str, Any] = score_facts(scores.values())
         _require_alive(stage, facts["score_std"])
         _warn_of_chance(stage, evaluation.preferences)

@@ -18,7 +18,7 @@ from fairlead.evaluate.likelihood import measure_likelihoods
 from fairlead.evaluate.summary import Evaluation, Likelihood, StageSummary
 from fairlead.models.build import add_trainable, ready
 from fairlead.models.roles import Roles
-from fairlead.models.save import role_tensors, write_role
+from fairlead.models.save import rehearse_save, role_tensors, write_role
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
@@ -44,6 +44,7 @@ def train_sft(config: SftConfig) -> Path:
         roles = Roles()
         add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=config.model.lora.dropout)
         ready(roles, config.model, runtime)
+        rehearse_save(stage.folder, roles, "policy", source.base, runtime)
         roles.noise["policy"] = config.neftune_alpha
         stage.introduce([*rows.notes, *roles.notes])
         num_steps = number_of_steps(config, len(rows.train))
