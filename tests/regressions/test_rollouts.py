@@ -85,7 +85,6 @@ def test_deepspeed_chat_repeats_tokens_after_a_step(world, tmp_path):
     """NUMERICS 5.0 (7): the sampler runs on the weights and positions of the trainer, before and after a step."""
     learner, tasks, _, _ = set_up(world, tmp_path, "optim.lr=0.05")
     rollout, _ = learner.sample(tasks, 0)
-    prompts = rollout.prompts
     before = rollout.old_logprobs.clone()
     assert describe_rollout(rollout)["sampler_gap"] < 1e-4
     learner.learn(rollout, 0)
