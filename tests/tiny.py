@@ -148,3 +148,14 @@ def write_preferences(path: Path, num_rows: int, *, seed: int = 0) -> Path:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def write_ranked(path: Path, num_rows: int, *, seed: int = 0) -> Path:
+    """Two to four graded responses of very different lengths to each prompt."""
+    generator = random.Random(seed)
+    rows = []
+    for i in range(num_rows):
+        replies = [f"{k} {_words(generator, 24)}" for k in range(2 + i % 3)]
+        rows.append({"prompt": f"{i} {_words(generator, 12)}?", "responses": replies, "scores": [*range(len(replies))]})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

@@ -18,13 +18,17 @@ class PackedBatch:
     `targets` are the indices (into the N tokens, ascending, never the first token of a sequence) of the tokens whose
     log-probability matters. What predicts token i stands at i - 1. `weights` scales each target in a sum; a micro-batch
     that only keeps ranks in step has weights 0.
+
+    A sequence may begin with tokens of an earlier one: `prefixes` says for each sequence where those begin among the N
+    tokens and how many they are (0: none). They are not laid out again, and `lengths` counts a sequence's own tokens.
     """
 
     input_ids: Int[Tensor, "N"]  # int64
-    position_ids: Int[Tensor, "N"]  # int64, 0.. inside each sequence
+    position_ids: Int[Tensor, "N"]  # int64, 0.. inside each sequence, its prefix included
     lengths: tuple[int, ...]  # tokens per sequence, each >= 1, sum N
     targets: Int[Tensor, "M"]  # int64
     weights: Float[Tensor, "M"]  # float32
+    prefixes: tuple[tuple[int, int], ...] = ()  # (start, tokens) per sequence, or nothing where none is shared
 
     @property
     def num_tokens(self) -> int:
@@ -90,6 +94,32 @@ class PairBatch:
     def to(self, device: torch.device) -> "PairBatch":
         """The batch on another device."""
         return PairBatch(self.packed.to(device), self.pair_weights.to(device))
+
+
+@dataclass(frozen=True)
+class RankedBatch:
+    """Ranked responses, each scored once: pair p says that sequence `better[p]` is ranked above `worse[p]`.
+
+    The weights of the pairs of one row sum to 1 (Ouyang et al. 2022, eq. 1), those of its responses as well; all are 0
+    in a micro-batch that only keeps ranks in step.
+    """
+
+    packed: PackedBatch
+    better: Int[Tensor, "P"]  # int64
+    worse: Int[Tensor, "P"]  # int64
+    pair_weights: Float[Tensor, "P"]  # float32
+    grades: Float[Tensor, "S"]  # float32, one per response; 0 where there are none
+    response_weights: Float[Tensor, "S"]  # float32
+
+    def without_weight(self) -> "RankedBatch":
+        """The same responses, counting for nothing."""
+        pairs, responses = torch.zeros_like(self.pair_weights), torch.zeros_like(self.response_weights)
+        return replace(self, pair_weights=pairs, response_weights=responses)
+
+    def to(self, device: torch.device) -> "RankedBatch":
+        """The batch on another device."""
+        moved = {name: getattr(self, name).to(device) for name in self.__dataclass_fields__}
+        return RankedBatch(**moved)
 
 
 @dataclass(frozen=True)

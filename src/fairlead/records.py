@@ -41,11 +41,15 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """2..K responses to one prompt, best first. `source` is `file:line`."""
+    """2..K responses to one prompt, best first. `source` is `file:line`.
+
+    `grades`, where people gave them, holds one number per response, higher is better; then one response is enough.
+    """
 
     prompt: tuple[Message, ...]
     responses: tuple[str, ...]
     source: str = ""
+    grades: tuple[float, ...] = ()
 
     @property
     def chosen(self) -> str:

@@ -11,6 +11,7 @@ from fairlead.algos.reward_loss import (
     head_init_std,
     pairwise_log_exp,
     pairwise_log_sig,
+    regression_loss,
 )
 from oracles import losses
 
@@ -88,7 +89,13 @@ def test_centring_loss_is_the_square_of_the_sum(pairs):
     assert centring_loss(chosen, rejected).tolist() == pytest.approx([(c + r) ** 2 for c, r in pairs])
 
 
-@pytest.mark.parametrize("loss", [centring_loss, lambda c, r: pairwise_log_sig(c, r, 0.7)])
+@given(SCORES)
+def test_regression_is_the_square_of_the_error(pairs):
+    scores, grades = torch.tensor(pairs, dtype=torch.float64).T
+    assert regression_loss(scores, grades).tolist() == pytest.approx([(s - g) ** 2 for s, g in pairs])
+
+
+@pytest.mark.parametrize("loss", [centring_loss, regression_loss, lambda c, r: pairwise_log_sig(c, r, 0.7)])
 def test_gradients_of_the_others(loss):
     generator = torch.Generator().manual_seed(0)
     scores = [torch.randn(5, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2)]

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.data.collate import collate, collate_pairs
-from fairlead.data.examples import Example, PairExample
+from fairlead.data.collate import collate, collate_pairs, collate_ranked
+from fairlead.data.examples import Example, PairExample, RankedExample
 
 TOKENS = st.lists(st.tuples(st.integers(0, 99), st.booleans()), min_size=1, max_size=9)
 EXAMPLES = TOKENS.map(lambda tokens: Example(tuple(t for t, _ in tokens), tuple(m for _, m in tokens)))
@@ -40,6 +40,64 @@ def test_pairs_alternate(pairs):
     assert batch.packed.input_ids.tolist() == ids
     assert len(batch.packed.lengths) == 2 * batch.num_pairs == 2 * len(pairs)
     assert batch.pair_weights.tolist() == [1.0] * len(pairs)
+
+
+@st.composite
+def ranked_rows(draw):
+    """Responses that begin alike and are all different; some rows are graded, with equal grades among them."""
+    prompt = draw(st.lists(st.integers(0, 99), min_size=1, max_size=5))
+    tails = draw(st.lists(st.lists(st.integers(0, 2), max_size=3).map(tuple), min_size=1, max_size=4, unique=True))
+    trained = [(False,) * len(prompt) + (True,) * len(tail) for tail in tails]
+    responses = [Example((*prompt, *tail), mask) for tail, mask in zip(tails, trained, strict=True)]
+    grades = st.lists(st.integers(0, 2).map(float), min_size=len(tails), max_size=len(tails))
+    found = sorted(draw(grades), reverse=True) if draw(st.booleans()) else []
+    return RankedExample(tuple(responses), tuple(found))
+
+
+@given(st.lists(ranked_rows(), min_size=1, max_size=4))
+def test_ranked_rows_keep_their_pairs_weights_and_grades(rows):
+    batch = collate_ranked(rows, share_prompts=False)
+    responses = [response for row in rows for response in row.responses]
+    assert batch.packed.input_ids.tolist() == [token for response in responses for token in response.input_ids]
+    pairs, weights, grades, first = [], [], [], 0
+    for row in rows:
+        count = len(row.responses)
+        better_than = [
+            (first + i, first + j)
+            for i in range(count)
+            for j in range(i + 1, count)
+            if not row.grades or row.grades[i] > row.grades[j]
+        ]
+        pairs += better_than
+        weights += [1 / len(better_than) for _ in better_than]
+        grades += row.grades or [0.0] * count
+        first += count
+    assert list(zip(batch.better.tolist(), batch.worse.tolist(), strict=True)) == pairs
+    assert batch.pair_weights.tolist() == pytest.approx(weights)
+    assert batch.grades.tolist() == grades
+    assert batch.response_weights.tolist() == pytest.approx([1 / len(r.responses) for r in rows for _ in r.responses])
+    idle = batch.without_weight()
+    assert not idle.pair_weights.any()
+    assert not idle.response_weights.any()
+    assert idle.packed is batch.packed
+
+
+@given(st.lists(ranked_rows(), min_size=1, max_size=4))
+def test_sharing_leaves_every_sequence_whole(rows):
+    """Its prefix and its own tokens make the response again, at the positions it has alone."""
+    apart, batch = (collate_ranked(rows, share_prompts=share) for share in (False, True))
+    packed, start = batch.packed, 0
+    responses = [response for row in rows for response in row.responses]
+    for response, (before, shared), length in zip(responses, packed.prefixes, packed.lengths, strict=True):
+        assert length >= 1
+        own = slice(start, start + length)
+        there = [*packed.input_ids[before : before + shared].tolist(), *packed.input_ids[own].tolist()]
+        assert there == list(response.input_ids)
+        assert packed.position_ids[own].tolist() == list(range(shared, shared + length))
+        start += length
+    assert packed.num_tokens == start == sum(row.num_tokens - sum(row.shared_lengths) for row in rows)
+    for name in ("better", "worse", "pair_weights", "grades", "response_weights"):
+        assert getattr(batch, name).equal(getattr(apart, name))
 
 
 def test_no_batch_without_a_sequence():

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.data.chat_template import ChatTemplate
-from fairlead.data.examples import conversation_examples, preference_examples, prompt_examples
+from fairlead.data.examples import conversation_examples, preference_examples, prompt_examples, ranked_examples
 from fairlead.records import Conversation, Message, Preference, Prompt, Rejection
 from tiny import tiny_tokenizer
 
@@ -54,6 +54,28 @@ def test_all_pairs_of_ranked_responses(responses, end_token):
         assert pair.chosen.input_ids[:PROMPT_LENGTH] == pair.rejected.input_ids[:PROMPT_LENGTH]
         assert pair.num_tokens == len(pair.chosen.input_ids) + len(pair.rejected.input_ids)
         assert pair.chosen.trained == (False,) * PROMPT_LENGTH + (True,) * (len(pair.chosen.input_ids) - PROMPT_LENGTH)
+
+
+def test_responses_of_one_grade_make_no_pair():
+    record = Preference(HI, ("a", "bb", "ccc"), "f:1", (4.0, 4.0, 1.0))
+    pairs, _ = preference_examples([record], TEMPLATE, 512, end_token=False)
+    assert [(said(pair.chosen), said(pair.rejected)) for pair in pairs] == [("a", "ccc"), ("bb", "ccc")]
+    assert [pair.weight for pair in pairs] == [0.5, 0.5]
+
+
+def test_rows_that_a_loss_cannot_use_are_rejected():
+    pair, tie = Preference(HI, ("a", "b"), "f:1"), Preference(HI, ("a", "b"), "f:2", (3.0, 3.0))
+    alone, graded = Preference(HI, ("a",), "f:3", (3.0,)), Preference(HI, ("a", "b"), "f:4", (3.0, 1.0))
+    for wanted, left, reasons in (
+        ({}, [pair, graded], {2: "no response is ranked above another", 3: "no response is ranked above another"}),
+        ({"graded": True}, [graded], {1: "the responses have no scores", 2: "no response", 3: "no response"}),
+        ({"graded": True, "paired": False}, [tie, alone, graded], {1: "the responses have no scores"}),
+        ({"paired": False}, [pair, tie, alone, graded], {}),
+    ):
+        rows, rejections = ranked_examples([pair, tie, alone, graded], TEMPLATE, 512, end_token=True, **wanted)
+        assert [row.responses[0].source for row in rows] == [record.source for record in left]
+        assert [row.grades for row in rows] == [record.grades for record in left]
+        assert {r.line: r.reason[: len(reasons[r.line])] for r in rejections} == reasons
 
 
 def test_pairs_that_the_cut_empties_or_makes_equal_are_rejected():

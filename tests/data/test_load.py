@@ -137,6 +137,21 @@ PREFERENCES = {
     "answers-pair": [({"question": "q", "response_j": "a", "response_k": "b"}, (user("q"),), ("a", "b"))],
 }
 
+# Layout, row, responses and grades as they are ranked, with prompt q.
+GRADED = [
+    ("graded", {"prompt": "q", "responses": ["a", "b", "c"], "scores": [1, 2, -3]}, ("b", "a", "c"), (2.0, 1.0, -3.0)),
+    ("graded", {"prompt": "q", "responses": ["a", "b"], "scores": [1, 1]}, ("a", "b"), (1.0, 1.0)),
+    ("graded", {"prompt": TURNS[:1], "responses": ["a"], "scores": [0]}, ("a",), (0.0,)),
+    ("graded-response", {"prompt": "q", "response": "a", "score": "3.5"}, ("a",), (3.5,)),
+    ("graded-response", {"prompt": "q", "response": "a", "helpfulness": 4, "correctness": 1}, ("a",), (4.0,)),
+    ("prompt-pair", {"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": 8.5, "score_rejected": 8.5},
+     ("a", "b"), (8.5, 8.5)),
+    ("messages-pair", {"chosen": TURNS, "rejected": [*TURNS[:1], {"role": "assistant", "content": "b"}],
+     "score_chosen": 8, "score_rejected": 6}, ("a", "b"), (8.0, 6.0)),
+    ("sharegpt-pair", {"conversations": TURNS[:1], "chosen": "a", "rejected": "b", "score_chosen": 1,
+     "score_rejected": 0}, ("a", "b"), (1.0, 0.0)),
+]  # fmt: skip
+
 PROMPTS = [
     ({"act": "x", "prompt": "q"}, (user("q"),)),
     ({"instruction": "q", "input": "r"}, (user("q\nr"),)),
@@ -174,6 +189,33 @@ def test_preferences(tmp_path, layout, row, prompt, responses):
     with pytest.raises(UserError, match="holds preferences") as caught:
         read_conversations([path])
     assert "fairlead reward" in caught.value.fix
+
+
+@pytest.mark.parametrize(("layout", "row", "responses", "grades"), GRADED)
+def test_grades_rank_the_responses(tmp_path, layout, row, responses, grades):
+    path = write(tmp_path / "rows.jsonl", row)
+    loaded = read_preferences([path])
+    assert loaded.layouts == {str(path): layout}
+    assert loaded.records == (Preference((user("q"),), responses, f"{path}:1", grades),)
+    assert read_prompts([path]).records == (Prompt((user("q"),), f"{path}:1"),)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"responses": ["a", "b"], "scores": [1]}, "there are 2 responses and 1 scores"),
+        ({"responses": [], "scores": []}, "there are 0 responses and 0 scores"),
+        ({"responses": ["a", "b"], "scores": [1, True]}, "a number in `scores` should be a number and is True"),
+        ({"responses": ["a", "b"], "scores": [1, None]}, "a number in `scores` should be a number and is None"),
+        ({"responses": ["a", " a"], "scores": [1, 2]}, "chosen and rejected are the same"),
+        ({"response": "a", "score": "good"}, "`score` should be a number and is 'good'"),
+        ({"response": "a", "score": "nan"}, "`score` should be a number and is 'nan'"),
+        ({"chosen": "a", "rejected": "b", "score_chosen": 1, "score_rejected": 2}, "the rejected response has"),
+    ],
+)  # fmt: skip
+def test_grades_that_cannot_be_used(tmp_path, row, reason):
+    loaded = read_preferences([write(tmp_path / "rows.jsonl", {"prompt": "q", **row})], max_reject_rate=1)
+    assert [rejection.reason[: len(reason)] for rejection in loaded.rejections] == [reason]
 
 
 @pytest.mark.parametrize(("row", "expected"), PROMPTS)

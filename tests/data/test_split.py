@@ -103,6 +103,8 @@ def test_the_digest_sees_content_and_part_but_not_the_path():
     assert one != split_digest({"a": [], "b": [prompt("x")]})
     assert one != split_digest({"a": [prompt("y")], "b": []})
     assert split_digest({"a": [Preference((), ("x", "y"))]}) != split_digest({"a": [Preference((), ("y", "x"))]})
+    graded = [split_digest({"a": [Preference((), ("x", "y"), "", grades)]}) for grades in ((), (2.0, 1.0), (3.0, 1.0))]
+    assert len(set(graded)) == 3
 
 
 def test_too_few_rows_say_so():

@@ -5,13 +5,16 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from fairlead.evaluate.charts import MAX_POINTS, Bar, curve, histogram, intervals, running_mean
+from fairlead.algos import agreement
+from fairlead.evaluate.charts import MAX_POINTS, Bar, curve, histogram, intervals, reliability, running_mean
 
 
 def some_charts():
     line = [(float(i), 3.0 / (i + 1)) for i in range(60)]
     bars = [Bar("held-out", 0.8, 0.7, 0.9, 0.55), Bar("dpo_en_demo", 0.5, 0.4, 0.6)]
+    bins = agreement.reliability([0.1, 0.4, -0.3, 1.5, 2.0, 2.1, -4.0])
     return {
+        "reliability": reliability(bins, title="As sure as right"),
         "curve": curve({"loss": line}, title="Loss"),
         "two curves": curve({"a": line[:9], "b": line[3:9]}, title="Two"),
         "histogram": histogram([0.0, 1.0, 2.0], [1.0, 2.0, 2.5], title="Scores", names=("SFT", "PPO")),
@@ -49,6 +52,13 @@ def test_a_long_name_leaves_room_for_the_chart(name):
     long = histogram([0.0, 1.0], [1.0, 2.0], title="Scores", names=(name, "SFT"))
     assert drawn_width(long) > 0.95 * drawn_width(short)
     assert f"{name[-20:]}, mean" in long
+
+
+def test_a_reliability_chart_says_how_many_pairs_each_point_stands_for():
+    counts = [9, 40, 123]
+    differences = [d for d, count in zip((0.05, -1.0, 9.0), counts, strict=True) for _ in range(count)]
+    svg = reliability(agreement.reliability(differences), title="x")
+    assert [text for text in re.findall(r">(\d+)</text>", svg) if int(text) > 1] == [str(count) for count in counts]
 
 
 def test_equal_input_gives_equal_bytes():

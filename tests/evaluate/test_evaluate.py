@@ -61,7 +61,7 @@ def test_what_is_measured_is_said_as_it_begins(sft, tmp_path, capsys):
     measure(sft, tmp_path / "run", f"conversations={talks}", f"preferences={pairs}", f"prompts={talks}")
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("eval: ")]
     assert [line.replace("model", "").split()[1] for line in said] == ["loss", "loss", "scores", "2", "2"]
-    assert said[2] == "eval: scores of 01-sft on 3 pairs"
+    assert said[2] == "eval: scores of 01-sft on 3 rows"
 
 
 def test_a_report_lies_beside_its_model_and_is_never_written_over(sft, world, tmp_path, capsys):
@@ -104,6 +104,41 @@ def test_conversations_and_pairs_that_cannot_be_encoded_are_counted(sft, tmp_pat
     first, second = evaluation.notes
     assert first == "1 of 2 conversations are left out: 1 × no trained token is left within max_length=256"
     assert second.startswith("2 of 5 rows of pairs.jsonl are left out: 2 × no response token is left")
+
+
+def graded_rows(count):
+    return [
+        {"prompt": f"what is fox {i}", "responses": ["yes fox", "no", "no dog"], "scores": [i % 4, 1, 0]}
+        for i in range(count)
+    ]
+
+
+def test_graded_rows_are_measured_by_pair_and_by_correlation(world, tmp_path):
+    """Each response is scored once; equal scores make no pair; `max_pairs` takes whole rows."""
+    data = write_rows(tmp_path / "graded.jsonl", graded_rows(12))
+    reward = world.run("reward", tmp_path / "train", f"data.train={data}", "loss=regression")
+    folder = measure(reward, tmp_path / "run", f"preferences={data}")
+    evaluation = read_evaluation(folder / "evaluation.json")
+    (pairs,), (grades,) = evaluation.preferences, evaluation.grades
+    assert (pairs.name, pairs.num_pairs) == ("graded", 3 * (2 + 2 + 3 + 3))
+    assert (grades.name, grades.num_responses) == ("graded", 36)
+    assert grades.mean_squared_error > 0
+    some = read_evaluation(measure(reward, tmp_path / "some", f"preferences={data}", "max_pairs=5") / "evaluation.json")
+    assert (some.preferences[0].num_pairs, some.grades[0].num_responses) == (2 + 2 + 3, 9)
+    ranked = measure(world.reward, tmp_path / "ranked", f"preferences={data}")
+    assert read_evaluation(ranked / "evaluation.json").grades[0].mean_squared_error is None
+
+
+def test_a_collapsed_reward_model_is_told_in_words(world, tmp_path, capsys, monkeypatch):
+    def flat(_roles, _role, responses, *_):
+        return dict.fromkeys(responses, 1.0)
+
+    monkeypatch.setattr("fairlead.evaluate.preference_accuracy.response_scores", flat)
+    pairs = write_rows(tmp_path / "pairs.jsonl", preferences(8))
+    folder = measure(world.reward, tmp_path / "run", f"preferences={pairs}")
+    for text in (capsys.readouterr().err, *((folder / name).read_text() for name in ("report.html", "README.md"))):
+        assert "pairs: the reward model has collapsed" in text
+        assert "learning rate was too high" in text
 
 
 @pytest.mark.parametrize(("option", "what"), [("prompts", "prompts"), ("conversations", "conversations"),

@@ -8,7 +8,14 @@ import pytest
 from fairlead.artifacts.manifest import BaseWeights, Manifest, read_manifest, verify, write_manifest
 from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.report import STARTER_NOTE, journey_report, stage_report
-from fairlead.evaluate.summary import StageSummary, preference_accuracy, read_evaluation, write_evaluation
+from fairlead.evaluate.summary import (
+    StageSummary,
+    grade_agreement,
+    preference_accuracy,
+    read_evaluation,
+    write_evaluation,
+)
+from fairlead.evaluate.wording import between, percent, signed
 
 from .journey_fixture import PROMPTS, TUNED, write_journey
 
@@ -164,6 +171,33 @@ def test_pairs_judged_without_a_reward_model_say_so(tmp_path):
         assert "Reward model's accuracy" not in text
         assert "the reward model never trained" not in text
         assert "The first row carries the claim" not in text
+
+
+def test_what_the_scores_of_a_reward_model_are_worth(journey):
+    """Calibration, accuracy by quarter and length bias stand on both pages, for each group of pairs."""
+    stages, pages = journey
+    for one in read_evaluation(stages[1] / "evaluation.json").preferences:
+        found = one.diagnostics
+        quarters = " · ".join(f"{100 * group.accuracy:.0f}" for group in found.by_margin)
+        for text in (pages[1], pages[3]):
+            assert f">{quarters} %</td>" in text
+            assert f"<b>{percent(found.calibration_error)}</b>" in text
+            assert f"{percent(found.length.by_score)}<small>{percent(found.length.by_label)} by label</small>" in text
+    assert "Is it as sure as it is right? held-out pairs" in pages[1]
+    assert "calibration error" not in pages[0].lower()
+
+
+def test_given_scores_are_shown_beside_the_models(tmp_path):
+    stage = write_journey(tmp_path / "demo")[1]
+    grades = grade_agreement("helpsteer", [0.0, 1.0, 2.0, 3.0, 5.0], [1.0, 2.0, 2.0, 4.0, 4.0], scale=(2.5, 1.0))
+    evaluation = replace(read_evaluation(stage / "evaluation.json"), preferences=(), grades=(grades,))
+    changed(stage, evaluation=evaluation)
+    for path in (stage_report(stage), journey_report(tmp_path / "demo", [stage], title="t")):
+        text = Page(path.read_text(encoding="utf-8")).text
+        assert "helpsteer5 replies" in text
+        assert signed(grades.pearson) in text
+        assert between(grades.low, grades.high, signed) in text
+        assert f"{grades.mean_squared_error:.2f}" in text
 
 
 def test_pairs_judged_by_the_reward_model_carry_its_claim(journey):

@@ -6,6 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairlead.algos.agreement import (
+    by_margin,
+    calibration_error,
+    fisher_interval,
+    length_bias,
+    pearson,
+    reliability,
+    spearman,
+)
 from fairlead.algos.intervals import bootstrap_mean, wilson
 from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.summary import (
@@ -14,6 +23,7 @@ from fairlead.evaluate.summary import (
     StageSummary,
     best_length_rule,
     compare_rewards,
+    grade_agreement,
     likelihood,
     preference_accuracy,
     read_evaluation,
@@ -53,6 +63,33 @@ def test_preference_accuracy_counts_ties_half_and_measures_spread():
 def test_a_collapsed_reward_model_is_at_chance_without_spread():
     measured = preference_accuracy("x", [0.3] * 8, [0.3] * 8, [1] * 8, [2] * 8)
     assert (measured.accuracy, measured.score_std) == (0.5, 0.0)
+
+
+def test_a_reward_model_is_diagnosed_and_a_policy_is_not():
+    scores, lengths = ([2.0, 0.5, 1.0], [1.0, 0.7, 1.0]), ([5, 9, 3], [4, 2, 3])
+    found = preference_accuracy("x", *scores, *lengths).diagnostics
+    differences = [1.0, 0.5 - 0.7, 0.0]
+    assert found.reliability == reliability(differences)
+    assert found.calibration_error == calibration_error(found.reliability)
+    assert found.by_margin == by_margin(differences)
+    assert found.length == length_bias(*scores, *lengths)
+    assert preference_accuracy("x", *scores, *lengths, scorer="log-probability").diagnostics is None
+
+
+def test_grades_are_compared_on_the_scale_that_was_learnt():
+    scores, grades = [0.5, -1.0, 1.5, 0.0], [7.0, 1.0, 9.0, 3.0]
+    found = grade_agreement("x", scores, grades, scale=(5.0, 2.0))
+    assert (found.num_responses, found.pearson, found.spearman) == (
+        4,
+        pearson(scores, grades),
+        spearman(scores, grades),
+    )
+    assert (found.low, found.high) == fisher_interval(found.pearson, 4)
+    assert found.mean_squared_error == pytest.approx(
+        statistics.fmean((s - (g - 5) / 2) ** 2 for s, g in zip(scores, grades, strict=True))
+    )
+    assert grade_agreement("x", scores, grades, scale=None).mean_squared_error is None
+    assert grade_agreement("x", [1.0, 1.0], [1.0, 2.0], scale=None) is None
 
 
 def test_preference_accuracy_refuses_lists_of_unequal_length():
@@ -95,6 +132,7 @@ def full_evaluation():
         stage=StageSummary("ppo", "policy", "03-ppo", "01-sft", sizes={"episodes": 3}),
         likelihoods=(likelihood("Chinese replies", 3.0, 2),),
         preferences=(preference_accuracy("x", [1.0], [0.0], [1], [2]),),
+        grades=(grade_agreement("x", [1.0, 2.0], [1.0, 3.0], scale=(2.0, 1.0)),),
         rewards=compare_rewards([1.0, 1.0], [2.0, 3.0]),
         scores=(2.0, 3.0),
         parent_scores=(1.0, 1.0),

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fairlead.artifacts.stages import stage_folder
-from tiny import write_conversations, write_preferences
+from tiny import write_conversations, write_preferences, write_ranked
 
 from .driver import run
 
@@ -61,6 +61,7 @@ class Laboratory:
         self.folder, self.tiny = folder, tiny
         self.conversations = write_conversations(folder / "conversations.jsonl", 16)
         self.preferences = write_preferences(folder / "preferences.jsonl", 16)
+        self.ranked = write_ranked(folder / "ranked.jsonl", 16)
 
     def output(self, case: Case) -> Path:
         """The run folder of a case; its stage folder lies inside."""
@@ -75,7 +76,7 @@ class Laboratory:
     def job(self, case: Case) -> dict[str, Any]:
         first = case.layout == "parent" or case.stage in ("sft", "reward")
         start = self.tiny(case.family) if first else self.result(self.parent(case, "sft"))
-        rows = self.preferences if case.stage in ("reward", "dpo") else self.conversations
+        rows = {"reward": self.ranked, "dpo": self.preferences}.get(case.stage, self.conversations)
         # Two ranks share 7 of ppo's as 4 and 3, so that one runs an idle one in every step of policy and critic.
         most = 7 if case.stage in ("ppo", "grpo") and not case.checkpointed else 8
         micro_batches = 1 if case.layout == "1x1" else most
@@ -106,6 +107,7 @@ class Laboratory:
             config |= {"num_epochs": 1}
             config["data"] |= {"held_out_rows": 0}
             config["batch"] |= {"rows": ROWS}
+            config |= {"normalise_head": True, "margin_per_score": 0.3} if case.stage == "reward" else {}
         return {"stage": case.stage, "config": config, "interrupt": case.layout.endswith("-resumed")}
 
     def run(self, cases: list[Case]) -> None:

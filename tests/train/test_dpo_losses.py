@@ -138,16 +138,16 @@ def test_weights_of_pairs_enter_loss_and_denominator(world, tmp_path, monkeypatc
     pairs = [
         {"prompt": f"what is {word}", "chosen": f"yes {word}", "rejected": "no"} for word in ("fox", "dog", "Paris")
     ]
-    words = ("max_steps=1", "data.held_out_rows=0", "batch.rows=3", "batch.num_micro_batches=3")
+    words = ("loss=simpo", "max_steps=1", "data.held_out_rows=0", "batch.rows=3", "batch.num_micro_batches=3")
     each = [
         rows_of(
-            world.run("reward", tmp_path / str(i), f"data.train={write_rows(tmp_path / f'{i}.jsonl', [one])}", *words)
+            world.run("dpo", tmp_path / str(i), f"data.train={write_rows(tmp_path / f'{i}.jsonl', [one])}", *words)
             / "metrics.jsonl"
         )[0]["loss"]
         for i, one in enumerate(pairs)
     ]
     monkeypatch.setattr(rows_module, "preference_examples", weighted)
-    stage = world.run("reward", tmp_path / "w", f"data.train={write_rows(tmp_path / 'w.jsonl', pairs)}", *words)
+    stage = world.run("dpo", tmp_path / "w", f"data.train={write_rows(tmp_path / 'w.jsonl', pairs)}", *words)
     found = rows_of(stage / "metrics.jsonl")[0]["loss"]
     options = [(each[i] + 0.25 * (sum(each) - each[i])) / 1.5 for i in range(3)]  # the split shuffles rows
     assert min(abs(found - option) for option in options) < 1e-5

@@ -109,10 +109,10 @@ def test_the_claims_of_a_reward_model_are_about_all_held_out_pairs(world, tmp_pa
 def test_a_collapsed_reward_model_is_no_result(world, tmp_path, monkeypatch):
     """It says the same of everything, so no stage may be trained on it; the checkpoints stay."""
 
-    def flat(_roles, _role, pairs, *_):
-        return [1.0 + 1e-5 * i for i in range(len(pairs))], [1.0] * len(pairs)
+    def flat(_roles, _role, responses, *_):
+        return {response: 1.0 + 1e-5 * i for i, response in enumerate(responses)}
 
-    monkeypatch.setattr("fairlead.train.reward.pair_scores", flat)
+    monkeypatch.setattr("fairlead.evaluate.preference_accuracy.response_scores", flat)
     with pytest.raises(UserError, match="has collapsed") as caught:
         world.run("reward", tmp_path, "checkpoint.every_steps=1")
     assert caught.value.exit_code == ExitCode.BAD_DATA
@@ -126,11 +126,12 @@ def test_a_collapsed_reward_model_is_no_result(world, tmp_path, monkeypatch):
 def test_an_accuracy_that_may_be_chance_is_told(world, tmp_path, monkeypatch, capsys, right, told):
     """Eight pairs: all right or all wrong is no chance, half of them may be."""
 
-    def judged(_roles, _role, pairs, *_):
-        signs = [right or (-1) ** i for i in range(len(pairs))]
-        return signs, [0.0] * len(pairs)
+    def judged(_roles, _role, responses, *_):
+        """Chosen and rejected of eight pairs take turns."""
+        signs = [right or (-1) ** i for i in range(8)]
+        return {response: 0.0 if i % 2 else signs[i // 2] for i, response in enumerate(responses)}
 
-    monkeypatch.setattr("fairlead.train.reward.pair_scores", judged)
+    monkeypatch.setattr("fairlead.evaluate.preference_accuracy.response_scores", judged)
     pairs = write_rows(tmp_path / "pairs.jsonl", preferences(60))
     world.run("reward", tmp_path / "run", f"data.train={pairs}", "data.held_out_rows=8", "max_steps=1")
     assert ("which may be chance" in capsys.readouterr().err) == told

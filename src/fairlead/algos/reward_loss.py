@@ -37,6 +37,11 @@ def centring_loss(chosen: Float[Tensor, "P"], rejected: Float[Tensor, "P"]) -> F
     return (upcast(chosen) + upcast(rejected)).square()
 
 
+def regression_loss(scores: Float[Tensor, "S"], grades: Float[Tensor, "S"]) -> Float[Tensor, "S"]:
+    """(score - grade)^2 of graded responses, as for HelpSteer (Wang et al. 2023); grades of mean 0 and variance 1."""
+    return (upcast(scores) - grades).square()
+
+
 def head_init_std(width: int) -> float:
     """Standard deviation of a new score head on hidden states of `width`: 1/sqrt(width + 1) (Stiennon et al. 2020)."""
     return 1.0 / math.sqrt(width + 1)

@@ -73,7 +73,7 @@ class BatchConfig(MicroBatchConfig):
     """How many rows one optimizer step sees, and how it is cut."""
 
     rows: PositiveInt = 16
-    """Rows (conversations or pairs) per optimizer step, over all ranks."""
+    """Rows (conversations, pairs, or in reward prompts with all responses) per optimizer step, over all ranks."""
 
 
 class OptimConfig(Section):

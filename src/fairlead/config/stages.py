@@ -73,16 +73,32 @@ class SftConfig(EpochsConfig):
 
 
 class RewardConfig(EpochsConfig):
-    """Reward model from preference pairs (Ouyang et al. 2022, eq. 1)."""
+    """Reward model from ranked or graded responses (Ouyang et al. 2022, eq. 1); a row is a prompt with all of its."""
 
-    loss: Literal["log_sig", "log_exp"] = "log_sig"
-    """-log sigmoid(chosen - rejected), or log(1 + exp(rejected - chosen)); equal in value, both stable."""
+    loss: Literal["log_sig", "log_exp", "regression"] = "log_sig"
+    """-log sigmoid(chosen - rejected); log(1 + exp(rejected - chosen)), its equal; squared error from given scores."""
     margin: float = Field(default=0.0, ge=0.0)
     """How much higher the chosen response shall score (Touvron et al. 2023, eq. 2)."""
+    margin_per_score: float = Field(default=0.0, ge=0.0)
+    """Added to a pair's margin: this times the difference of the rows' own scores, in their standard deviations."""
     centring_coef: float = Field(default=0.0, ge=0.0)
     """Weight of the square of a pair's summed scores, which draws their mean to 0 (Eisenstein et al. 2023)."""
     score_at: Literal["end_token", "last_token"] = "end_token"
     """Read the score at the end token appended to the response, or at the response's own last token."""
+    normalise_head: bool = False
+    """Start with scores of mean 0, variance 1 (Ziegler et al. 2019); off: a pair's loss sees their difference alone."""
+
+    @property
+    def needs_grades(self) -> bool:
+        """Whether rows without scores of their own teach nothing."""
+        return self.loss == "regression" or self.margin_per_score > 0
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> "RewardConfig":
+        idle = [name for name in ("margin", "margin_per_score", "centring_coef") if getattr(self, name)]
+        if self.loss == "regression" and idle:
+            raise ValueError(f"reward.{idle[0]} has no meaning for reward.loss=regression; set it to 0")
+        return self
 
 
 class DpoConfig(EpochsConfig):

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from fairlead.batches import PackedBatch, PairBatch
-from fairlead.data.examples import Example, PairExample
+from fairlead.batches import PackedBatch, PairBatch, RankedBatch
+from fairlead.data.examples import Example, PairExample, RankedExample
 
 
 def collate(examples: Sequence[Example]) -> PackedBatch:
@@ -35,3 +35,53 @@ def collate_pairs(pairs: Sequence[PairExample]) -> PairBatch:
     """One packed row of the pairs in the given order: chosen, rejected, chosen, rejected, and so on."""
     packed = collate([example for pair in pairs for example in (pair.chosen, pair.rejected)])
     return PairBatch(packed, torch.tensor([pair.weight for pair in pairs], dtype=torch.float32))
+
+
+def collate_ranked(rows: Sequence[RankedExample], *, share_prompts: bool) -> RankedBatch:
+    """One packed row of the responses of each row, best first, row after row.
+
+    With `share_prompts` what a response has in common with the first of its row is laid out once.
+    """
+    better: list[int] = []
+    worse: list[int] = []
+    pair_weights: list[float] = []
+    grades: list[float] = []
+    response_weights: list[float] = []
+    for row in rows:
+        first, num_responses, pairs = len(grades), len(row.responses), row.pair_indices
+        better += [first + i for i, _ in pairs]
+        worse += [first + j for _, j in pairs]
+        pair_weights += [1.0 / len(pairs) for _ in pairs]
+        grades += row.grades or [0.0] * num_responses
+        response_weights += [1.0 / num_responses] * num_responses
+    return RankedBatch(
+        packed=_sharing(rows) if share_prompts else collate([r for row in rows for r in row.responses]),
+        better=torch.tensor(better, dtype=torch.int64),
+        worse=torch.tensor(worse, dtype=torch.int64),
+        pair_weights=torch.tensor(pair_weights, dtype=torch.float32),
+        grades=torch.tensor(grades, dtype=torch.float32),
+        response_weights=torch.tensor(response_weights, dtype=torch.float32),
+    )
+
+
+def _sharing(rows: Sequence[RankedExample]) -> PackedBatch:
+    """Sequences to be scored at their last tokens: none of their tokens is a target."""
+    input_ids: list[int] = []
+    position_ids: list[int] = []
+    lengths: list[int] = []
+    prefixes: list[tuple[int, int]] = []
+    for row in rows:
+        first = len(input_ids)
+        for response, shared in zip(row.responses, row.shared_lengths, strict=True):
+            input_ids += response.input_ids[shared:]
+            position_ids += range(shared, len(response.input_ids))
+            lengths.append(len(response.input_ids) - shared)
+            prefixes.append((first, shared))
+    return PackedBatch(
+        input_ids=torch.tensor(input_ids, dtype=torch.int64),
+        position_ids=torch.tensor(position_ids, dtype=torch.int64),
+        lengths=tuple(lengths),
+        targets=torch.empty(0, dtype=torch.int64),
+        weights=torch.empty(0, dtype=torch.float32),
+        prefixes=tuple(prefixes),
+    )

@@ -48,6 +48,40 @@ class PairExample:
 
 
 @dataclass(frozen=True, slots=True)
+class RankedExample:
+    """K responses to one prompt, best first, each with the prompt in front; trained are the response tokens.
+
+    `grades` holds one number per response, higher is better, or nothing. Responses of one grade make no pair.
+    """
+
+    responses: tuple[Example, ...]
+    grades: tuple[float, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all sequences, the prompt counted with each."""
+        return sum(len(response.input_ids) for response in self.responses)
+
+    @property
+    def shared_lengths(self) -> list[int]:
+        """Tokens that each response, prompt included, begins with as the first one does; one at least is its own."""
+        first, *others = self.responses
+        return [0, *(min(_in_common(first.input_ids, o.input_ids), len(o.input_ids) - 1) for o in others)]
+
+    @property
+    def pair_indices(self) -> list[tuple[int, int]]:
+        """(better, worse) of all pairs, as positions in `responses`."""
+        pairs = combinations(range(len(self.responses)), 2)
+        return [(i, j) for i, j in pairs if not self.grades or self.grades[i] != self.grades[j]]
+
+    @property
+    def pairs(self) -> list[PairExample]:
+        """All pairs of different rank; their weights sum to 1."""
+        found = self.pair_indices
+        return [PairExample(self.responses[i], self.responses[j], 1.0 / len(found)) for i, j in found]
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A prompt with what a verifier needs to judge an answer: the user's last words and the reference answer."""
 
@@ -93,24 +127,39 @@ def conversation_examples(
 def preference_examples(
     records: Sequence[Preference], template: ChatTemplate, max_length: int, *, end_token: bool
 ) -> tuple[list[PairExample], list[Rejection]]:
-    """One pair per preference, or all K(K-1)/2 pairs of K ranked responses, each sequence cut at the end.
+    """All pairs of the ranked responses of each preference; otherwise as `ranked_examples`."""
+    ranked, rejections = ranked_examples(records, template, max_length, end_token=end_token)
+    return [pair for row in ranked for pair in row.pairs], rejections
 
-    `end_token` puts the end token after each response and trains it; a response that is cut has none.
+
+def ranked_examples(
+    records: Sequence[Preference],
+    template: ChatTemplate,
+    max_length: int,
+    *,
+    end_token: bool,
+    graded: bool = False,
+    paired: bool = True,
+) -> tuple[list[RankedExample], list[Rejection]]:
+    """The ranked responses of each preference, each sequence cut at the end.
+
+    `end_token` puts the end token after each response and trains it; a response that is cut has none. Rows
+    without grades are rejected if `graded`, rows of which no response is ranked above another if `paired`.
     """
-    examples: list[PairExample] = []
+    examples: list[RankedExample] = []
     rejections: list[Rejection] = []
     for record in records:
         try:
-            ranked = _response_examples(record, template, max_length, end_token=end_token)
+            responses = _response_examples(record, template, max_length, end_token=end_token)
         except UserError as error:
             rejections.append(_rejection(record.source, error.what))
             continue
-        reason = _unusable(ranked, max_length)
+        row = RankedExample(responses, record.grades)
+        reason = _unusable(row, max_length, graded=graded, paired=paired)
         if reason:
             rejections.append(_rejection(record.source, reason))
         else:
-            pairs = list(combinations(ranked, 2))
-            examples += [PairExample(better, worse, 1.0 / len(pairs)) for better, worse in pairs]
+            examples.append(row)
     return examples, rejections
 
 
@@ -150,21 +199,31 @@ def _cut(record: Prompt, template: ChatTemplate, max_length: int) -> Prompt:
 
 def _response_examples(
     record: Preference, template: ChatTemplate, max_length: int, *, end_token: bool
-) -> list[Example]:
+) -> tuple[Example, ...]:
     examples: list[Example] = []
     for response in record.responses:
         prompt_ids, response_ids = template.encode_response(record.prompt, response, end_token=end_token)
         trained = (False,) * len(prompt_ids) + (True,) * len(response_ids)
         examples.append(Example((prompt_ids + response_ids)[:max_length], trained[:max_length], record.source))
-    return examples
+    return tuple(examples)
 
 
-def _unusable(ranked: list[Example], max_length: int) -> str:
-    if not all(example.num_trained for example in ranked):
+def _unusable(row: RankedExample, max_length: int, *, graded: bool, paired: bool) -> str:
+    if not all(response.num_trained for response in row.responses):
         return f"no response token is left within max_length={max_length}"
-    if len({example.input_ids for example in ranked}) < len(ranked):
+    if len({response.input_ids for response in row.responses}) < len(row.responses):
         return f"two responses are the same within max_length={max_length}"
+    if graded and not row.grades:
+        return "the responses have no scores"
+    if paired and not row.pair_indices:
+        return "no response is ranked above another"
     return ""
+
+
+def _in_common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """How many tokens both begin with."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _rejection(source: str, reason: str) -> Rejection:

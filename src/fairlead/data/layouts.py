@@ -1,8 +1,9 @@
 """The shapes that rows of chat data come in, told apart by their keys, and what each means. No torch here."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fairlead.records import Conversation, Message, Preference, Prompt, Role
@@ -28,10 +29,14 @@ class BadRowError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A row before its checks: a dialogue, and the ranked responses to it if the layout has them, best first."""
+    """A row before its checks: a dialogue, and the responses to it if the layout has them, best first.
+
+    Where the layout has `grades`, one per response, they say which is best.
+    """
 
     messages: tuple[Message, ...]
     responses: tuple[str, ...] = ()
+    grades: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +67,19 @@ def to_conversation(draft: Draft, source: str) -> Conversation:
 
 
 def to_preference(draft: Draft, source: str) -> Preference:
-    """A prompt with two or more different responses, best first."""
+    """A prompt with two or more different responses, best first; with grades one is enough."""
     prompt = to_prompt(Draft(draft.messages), source).messages
-    if len(draft.responses) < 2:
+    if len(draft.responses) < (1 if draft.grades else 2):
         raise BadRowError(f"a preference has at least two responses, this one {len(draft.responses)}")
     for response in draft.responses:
         _check_text(response, "a response")
     if len({response.strip() for response in draft.responses}) < len(draft.responses):
         raise BadRowError("chosen and rejected are the same")
-    return Preference(prompt, draft.responses, source)
+    if not draft.grades:
+        return Preference(prompt, draft.responses, source)
+    graded = sorted(zip(draft.grades, draft.responses, strict=True), key=lambda pair: -pair[0])
+    grades, responses = zip(*graded, strict=True)
+    return Preference(prompt, responses, source, grades)
 
 
 def to_prompt(draft: Draft, source: str) -> Prompt:
@@ -123,6 +132,16 @@ def _as_string(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise BadRowError(f"{name} should be text and is a {type(value).__name__}")
     return value
+
+
+def _grade(value: object, name: str) -> float:
+    try:  # a CSV file holds text only
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadRowError(f"{name} should be a number and is {value!r}")
+    return number
 
 
 def _list(row: dict[str, Any], key: str) -> list[Any]:
@@ -244,12 +263,36 @@ def _answer(row: dict[str, Any], key: str) -> str:
     return message.content
 
 
+def _pair_grades(row: dict[str, Any]) -> tuple[float, ...]:
+    """The scores of chosen and rejected, where a row has them (UltraFeedback, Cui et al. 2023)."""
+    keys = ("score_chosen", "score_rejected")
+    if any(row.get(key) is None for key in keys):
+        return ()
+    better, worse = (_grade(row[key], f"`{key}`") for key in keys)
+    if worse > better:
+        raise BadRowError("the rejected response has the higher score")
+    return better, worse
+
+
 def _conversation_pair(row: dict[str, Any]) -> Draft:
-    return Draft(_turns(row), (_answer(row, "chosen"), _answer(row, "rejected")))
+    return Draft(_turns(row), (_answer(row, "chosen"), _answer(row, "rejected")), _pair_grades(row))
 
 
 def _pair(row: dict[str, Any]) -> Draft:
-    return Draft(_prompt(row), (_answer(row, "chosen"), _answer(row, "rejected")))
+    return Draft(_prompt(row), (_answer(row, "chosen"), _answer(row, "rejected")), _pair_grades(row))
+
+
+def _graded(row: dict[str, Any]) -> Draft:
+    responses = tuple(_as_string(text, "a text in `responses`") for text in _list(row, "responses"))
+    grades = tuple(_grade(value, "a number in `scores`") for value in _list(row, "scores"))
+    if len(grades) != len(responses) or not grades:
+        raise BadRowError(f"there are {len(responses)} responses and {len(grades)} scores")
+    return Draft(_prompt(row), responses, grades)
+
+
+def _graded_one(row: dict[str, Any]) -> Draft:
+    key = "score" if row.get("score") is not None else "helpfulness"
+    return Draft(_prompt(row), (_string(row, "response"),), (_grade(row[key], f"`{key}`"),))
 
 
 def _rm_static(row: dict[str, Any]) -> Draft:
@@ -264,7 +307,7 @@ def _hh(row: dict[str, Any]) -> Draft:
 def _dialogue_pair(row: dict[str, Any]) -> Draft:
     keys = ("chosen", "rejected") if row.get("chosen") is not None else ("chosen_messages", "rejected_messages")
     chosen, rejected = (_dialogue(_list(row, key)) for key in keys)
-    return _split_common(chosen, rejected)
+    return replace(_split_common(chosen, rejected), grades=_pair_grades(row))
 
 
 def _split_common(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> Draft:
@@ -321,6 +364,10 @@ def _is_labelled(row: dict[str, Any]) -> bool:
     return dialogue and any(isinstance(row.get(key), bool) for key in ("label", "kto_tag"))
 
 
+def _is_graded_one(row: dict[str, Any]) -> bool:
+    return _has("prompt", "response")(row) and any(row.get(key) is not None for key in ("score", "helpfulness"))
+
+
 def _is_alpaca_ranked(row: dict[str, Any]) -> bool:
     return _has("instruction")(row) and isinstance(row.get("output"), list)
 
@@ -342,6 +389,8 @@ LAYOUTS = (
     Layout("rm-static", "preferences", "prompt, response, chosen, rejected", _has("response", *_PAIR), _rm_static),
     Layout("prompt-pair", "preferences", "prompt, chosen, rejected", _has(*_PAIR), _pair),
     Layout("hh-rlhf", "preferences", "chosen and rejected transcripts", _is_pair_of_texts, _hh),
+    Layout("graded", "preferences", "prompt, responses, scores", _has("prompt", "responses", "scores"), _graded),
+    Layout("graded-response", "preferences", "prompt, response, score (or helpfulness)", _is_graded_one, _graded_one),
     Layout("answers-pair", "preferences", "question, response_j, response_k", _has(*_ANSWERS), _answers_pair),
     Layout("sharegpt", "conversations", "conversations", _has("conversations"), _conversation),
     Layout("messages", "conversations", "messages", _has("messages"), _conversation),

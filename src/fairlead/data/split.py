@@ -93,7 +93,12 @@ def _responses(record: Record) -> tuple[str, ...]:
 def _content(record: Record) -> list[object]:
     messages = record.prompt if isinstance(record, Preference) else record.messages
     responses = record.responses if isinstance(record, Preference) else ()
-    return [type(record).__name__, [[message.role, message.content] for message in messages], list(responses)]
+    content: list[object] = [
+        type(record).__name__,
+        [[message.role, message.content] for message in messages],
+        list(responses),
+    ]
+    return [*content, list(record.grades)] if isinstance(record, Preference) and record.grades else content
 
 
 def _sizes(parts: Mapping[str, float | int], rows: Sequence[int]) -> dict[str, int]:

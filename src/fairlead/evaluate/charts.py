@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fairlead.algos.agreement import ReliabilityBin
 from fairlead.evaluate.wording import fixed, shortened
 
 if TYPE_CHECKING:
@@ -110,6 +111,23 @@ def intervals(
         axes.grid(visible=False, axis="y")
         axes.grid(visible=True, axis="x", color=_LINE, linewidth=0.7)
         axes.set_xlabel(f"{x_label}   ◆ {mark_name}" if mark_name else x_label)
+    return out[0]
+
+
+def reliability(bins: Sequence[ReliabilityBin], *, title: str) -> str:
+    """How often a scorer is right, with 95 % intervals, beside how sure it is; on the dotted line both are equal."""
+    with _chart(title, height=2.3) as (axes, out):
+        axes.plot((0.5, 1.0), (0.5, 1.0), color=_INK, linewidth=1.0, linestyle=":", label="as sure as right")
+        sure, right = [one.confidence for one in bins], [one.accuracy for one in bins]
+        for one in bins:
+            ends = (one.low, one.high)
+            axes.plot((one.confidence,) * 2, ends, color=_SERIES[0], linewidth=2.2, alpha=0.45, solid_capstyle="butt")
+            axes.annotate(str(one.num_pairs), (one.confidence, 0.02), ha="center", va="bottom", fontsize=8, color=_INK)
+        axes.plot(sure, right, color=_SERIES[0], linewidth=1.2, marker="o", markersize=5, label="right")
+        axes.set_xlim(0.485, 1.015)
+        axes.set_ylim(0.0, 1.02)
+        axes.set_xlabel("sigmoid of the score difference; below: pairs")
+        _legend_above(axes)
     return out[0]
 
 

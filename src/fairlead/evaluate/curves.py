@@ -36,6 +36,7 @@ _CURVES = (
         "Accuracy while training: share of pairs with chosen above rejected",
         {"accuracy": "training", "held_out_accuracy": "held out"},
     ),
+    _Curve("Correlation with given scores", {"held_out_correlation": "held out"}),
     _Curve("Margin between chosen and rejected", {"margin": "margin", "margin_mean": "margin"}),
     _Curve("Mean score of the reward model", {"score_mean": "score"}, headline=True),
     _Curve("KL to the reference, nats per response", {"kl_mean": "KL"}, headline=True),
@@ -69,6 +70,9 @@ def _measured(evaluation: Evaluation, names: tuple[str, str]) -> list[Figure]:
         caption = "Accuracy on pairs with 95 % interval; the dotted line is chance"
         svg = charts.intervals(bars, title=caption, x_label="accuracy", mark_name="best length-only rule", chance=0.5)
         found.append(Figure(caption, svg, headline=True))
+        if first := evaluation.preferences[0].diagnostics:
+            caption = f"Is it as sure as it is right? {evaluation.preferences[0].name}"
+            found.append(Figure(caption, charts.reliability(first.reliability, title=caption)))
     if evaluation.scores and evaluation.parent_scores:
         caption = "Scores on the same held-out prompts, before and after"
         svg = charts.histogram(evaluation.parent_scores, evaluation.scores, title=caption, names=names)

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 
 from fairlead.algos.kl import kl_k1
@@ -24,7 +24,7 @@ from fairlead.artifacts.stages import is_finished, stage_folder
 from fairlead.config.common import ModelConfig
 from fairlead.config.stages import EvalConfig
 from fairlead.data.chat_template import ChatTemplate
-from fairlead.data.examples import Example, conversation_examples, preference_examples, prompt_examples
+from fairlead.data.examples import Example, RankedExample, conversation_examples, prompt_examples, ranked_examples
 from fairlead.data.language import is_chinese
 from fairlead.data.load import Loaded, read_conversations, read_preferences, read_prompts
 from fairlead.data.starter import licences, resolve_paths
@@ -32,7 +32,7 @@ from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate import wording
 from fairlead.evaluate.card import model_card
 from fairlead.evaluate.likelihood import measure_likelihoods
-from fairlead.evaluate.preference_accuracy import measure_preferences
+from fairlead.evaluate.preference_accuracy import Judged, judge
 from fairlead.evaluate.probes import measure
 from fairlead.evaluate.report import stage_report
 from fairlead.evaluate.summary import (
@@ -41,7 +41,6 @@ from fairlead.evaluate.summary import (
     Answer,
     Evaluation,
     Likelihood,
-    PreferenceAccuracy,
     Probes,
     StageSummary,
     compare_rewards,
@@ -193,7 +192,7 @@ class _Bench:
     known: Evaluation | None  # what an earlier report says of the parent, measured in the same way
     roles: Roles
     template: ChatTemplate
-    notes: list[str] = field(default_factory=list)  # which rows are left out
+    notes: list[str] = field(default_factory=list)  # which rows are left out, what may be chance
 
     @classmethod
     def of(
@@ -230,9 +229,10 @@ class _Bench:
         parent_likelihoods = (
             self.known.likelihoods if self.known else self._likelihoods("parent", groups) if parent else ()
         )
+        judged = self._judged(digests)
         evaluation = Evaluation(
-            summary, likelihoods=likelihoods, parent_likelihoods=parent_likelihoods,
-            preferences=self._preferences(digests),
+            summary, likelihoods=likelihoods, parent_likelihoods=parent_likelihoods, preferences=judged.preferences,
+            grades=judged.grades,
         )  # fmt: skip
         if policy and self.config.prompts:
             evaluation = self._answers(evaluation, digests)
@@ -281,22 +281,29 @@ class _Bench:
             self._say(f"loss of {self._named(role)} on {sum(map(len, groups.values()))} conversations")
         return measure_likelihoods(self.roles, role, groups, self.config.batch, self.runtime)
 
-    def _preferences(self, digests: dict[str, str]) -> tuple[PreferenceAccuracy, ...]:
+    def _judged(self, digests: dict[str, str]) -> Judged:
+        """What the reward model, or else the policy, says of ranked and graded responses."""
         role = "reward" if "reward" in self.roles.roles else "policy"
         source = self.reward or self.subject
-        end_token = source.kind == "reward" and _score_at(source) == "end_token"
+        facts = source.manifest.facts if source.manifest and source.kind == "reward" else {}
         groups = {}
         for path in resolve_paths(self.config.preferences, cache_folder()):
             loaded = read_preferences([path])
             digests |= loaded.digests
-            pairs, unusable = preference_examples(
-                loaded.records, self.template, self.config.max_length, end_token=end_token
-            )
+            rows, unusable = ranked_examples(
+                loaded.records, self.template, self.config.max_length, end_token=facts.get("score_at") == "end_token",
+                paired=False,
+            )  # fmt: skip
             self._leave_out(f"rows of {path.name}", loaded, unusable)
-            groups[_group_name(path)] = pairs[: self.config.max_pairs] if self.config.max_pairs else pairs
+            groups[_group_name(path)] = _first_pairs(rows, self.config.max_pairs) if self.config.max_pairs else rows
         if groups:
-            self._say(f"scores of {self._named(role)} on {sum(map(len, groups.values()))} pairs")
-        return measure_preferences(self.roles, role, groups, self.config.batch, self.runtime)
+            self._say(f"scores of {self._named(role)} on {sum(map(len, groups.values()))} rows")
+        scale = (facts["grade_mean"], facts["grade_std"]) if "grade_mean" in facts else None
+        judged = judge(self.roles, role, groups, self.config.batch, self.runtime, scale=scale)
+        for doubt in judged.doubts:
+            self._say(f"warning: {doubt}")
+        self.notes += judged.doubts
+        return judged
 
     def _answers(self, evaluation: Evaluation, digests: dict[str, str]) -> Evaluation:
         loaded = read_prompts(resolve_paths(self.config.prompts, cache_folder()))
@@ -371,6 +378,12 @@ class _Bench:
 
 def _at(scores: Sequence[float], index: int) -> float | None:
     return scores[index] if scores else None
+
+
+def _first_pairs(rows: Sequence[RankedExample], most: int) -> list[RankedExample]:
+    """The first rows, so many that they make `most` pairs; a row with one graded response counts as a pair."""
+    before = accumulate((max(1, len(row.pair_indices)) for row in rows), initial=0)
+    return [row for row, count in zip(rows, before, strict=False) if count < most]
 
 
 def _group_name(path: Path) -> str:

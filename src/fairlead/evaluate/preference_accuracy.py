@@ -1,11 +1,12 @@
-"""Accuracy of a scorer on held-out pairs, with its interval and the best length-only rule."""
+"""A scorer beside what people said of the same responses: its accuracy on pairs, its correlation with grades."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, pstdev
 
 from fairlead.config.common import ForwardConfig
-from fairlead.data.examples import PairExample
-from fairlead.evaluate.summary import PreferenceAccuracy, Scorer, preference_accuracy
+from fairlead.data.examples import Example, PairExample, RankedExample
+from fairlead.evaluate.summary import GradeAgreement, PreferenceAccuracy, Scorer, grade_agreement, preference_accuracy
 from fairlead.models.outputs import per_sequence
 from fairlead.models.roles import Roles
 from fairlead.runtime.start import Runtime
@@ -13,31 +14,97 @@ from fairlead.runtime.start import Runtime
 COLLAPSED_SPREAD = 1e-3
 """Standard deviation of scores below which a scorer says the same of everything; dividing by it blows up noise."""
 
-Scores = tuple[list[float], list[float]]
-"""Of the chosen and of the rejected responses, in the order of the pairs."""
+Scores = Mapping[Example, float]
+"""What a scorer says of each response, prompt included."""
 
 
-def pair_scores(
-    roles: Roles, role: str, pairs: Sequence[PairExample], batch: ForwardConfig, runtime: Runtime
+@dataclass(frozen=True)
+class Judged:
+    """What a scorer says of groups of rows, and how that compares with what people said."""
+
+    scores: Scores
+    preferences: tuple[PreferenceAccuracy, ...]  # of each group with pairs
+    grades: tuple[GradeAgreement, ...]  # of each group with grades
+
+    @property
+    def doubts(self) -> list[str]:
+        """See `doubts_about`."""
+        return [doubt for measured in (*self.preferences, *self.grades) for doubt in doubts_about(measured)]
+
+
+def response_scores(
+    roles: Roles, role: str, responses: Iterable[Example], batch: ForwardConfig, runtime: Runtime
 ) -> Scores:
-    """Scores of the chosen and of the rejected responses; for a policy the summed log-probability of each response."""
-    examples = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
-    sums = [float(values.double().sum()) for values in per_sequence(roles, role, examples, batch, runtime)]
-    return sums[0::2], sums[1::2]
+    """The score of each response, each scored once; for a policy its summed log-probability."""
+    distinct = list(dict.fromkeys(responses))
+    sums = (float(values.double().sum()) for values in per_sequence(roles, role, distinct, batch, runtime))
+    return dict(zip(distinct, sums, strict=True))
 
 
-def score_facts(scores: Iterable[Scores]) -> dict[str, float]:
-    """Mean and standard deviation of a scorer over all responses of these pairs, by which ppo normalises its scores."""
-    everything = [score for chosen, rejected in scores for score in (*chosen, *rejected)]
-    return {"score_mean": fmean(everything), "score_std": pstdev(everything)}
+def score_facts(scores: Scores) -> dict[str, float]:
+    """Mean and standard deviation of a scorer over these responses, by which ppo normalises its scores."""
+    return {"score_mean": fmean(scores.values()), "score_std": pstdev(scores.values())}
 
 
 def accuracy_of(
     name: str, pairs: Sequence[PairExample], scores: Scores, *, scorer: Scorer = "reward model"
 ) -> PreferenceAccuracy:
     """How often the chosen response of these pairs scores above the rejected one."""
-    lengths = ([pair.chosen.num_trained for pair in pairs], [pair.rejected.num_trained for pair in pairs])
-    return preference_accuracy(name, *scores, *lengths, scorer=scorer)
+    sides = [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
+    chosen, rejected = ([scores[response] for response in side] for side in sides)
+    lengths = ([response.num_trained for response in side] for side in sides)
+    return preference_accuracy(name, chosen, rejected, *lengths, scorer=scorer)
+
+
+def agreement_of(
+    name: str, rows: Iterable[RankedExample], scores: Scores, *, scale: tuple[float, float] | None
+) -> GradeAgreement | None:
+    """How well the scores of these rows' responses follow their grades; None where there is nothing to compare."""
+    graded = [pair for row in rows if row.grades for pair in zip(row.responses, row.grades, strict=True)]
+    found, wanted = [scores[response] for response, _ in graded], [grade for _, grade in graded]
+    return grade_agreement(name, found, wanted, scale=scale)
+
+
+def judge(
+    roles: Roles,
+    role: str,
+    groups: Mapping[str, Sequence[RankedExample]],
+    batch: ForwardConfig,
+    runtime: Runtime,
+    *,
+    scale: tuple[float, float] | None = None,
+) -> Judged:
+    """Score every response once and compare with the ranks and the grades of each group that has them.
+
+    `scale` is the mean and standard deviation of the grades that a reward model learnt to give, if it did.
+    """
+    scorer: Scorer = "log-probability" if roles.roles[role].output == "logprobs" else "reward model"
+    responses = (response for rows in groups.values() for row in rows for response in row.responses)
+    scores = response_scores(roles, role, responses, batch, runtime)
+    pairs = {name: [pair for row in rows for pair in row.pairs] for name, rows in groups.items()}
+    agreements = (agreement_of(name, rows, scores, scale=scale) for name, rows in groups.items())
+    return Judged(
+        scores,
+        tuple(accuracy_of(name, group, scores, scorer=scorer) for name, group in pairs.items() if group),
+        tuple(one for one in agreements if one) if scorer == "reward model" else (),
+    )
+
+
+def doubts_about(measured: PreferenceAccuracy | GradeAgreement) -> list[str]:
+    """What a reader must know before trusting a reward model that was measured so, with the likely cause."""
+    if isinstance(measured, GradeAgreement):
+        found = f"a correlation of {measured.pearson:.2f} with {measured.num_responses} given scores"
+        low, high, chance = f"{measured.low:.2f}", f"{measured.high:.2f}", measured.low <= 0.0 <= measured.high
+    elif measured.scorer != "reward model":
+        return []
+    elif measured.score_std < COLLAPSED_SPREAD:
+        spread = f"its scores have a standard deviation of {measured.score_std:.1e}"
+        why = "its learning rate was too high, or what it learnt from is alike within max_length"
+        return [f"{measured.name}: the reward model has collapsed, {spread}; {why}"]
+    else:
+        found = f"right on {measured.accuracy:.1%} of {measured.num_pairs} pairs"
+        low, high, chance = f"{measured.low:.1%}", f"{measured.high:.1%}", measured.low <= 0.5 <= measured.high
+    return [f"{measured.name}: {found} ({low} to {high}), which may be chance"] if chance else []
 
 
 def measure_preferences(
@@ -45,7 +112,9 @@ def measure_preferences(
 ) -> tuple[PreferenceAccuracy, ...]:
     """How often each group's chosen response scores above the rejected one."""
     scorer: Scorer = "log-probability" if roles.roles[role].output == "logprobs" else "reward model"
-    return tuple(
-        accuracy_of(name, pairs, pair_scores(roles, role, pairs, batch, runtime), scorer=scorer)
-        for name, pairs in groups.items()
-    )
+    found = []
+    for name, pairs in groups.items():
+        responses = (response for pair in pairs for response in (pair.chosen, pair.rejected))
+        scores = response_scores(roles, role, responses, batch, runtime)
+        found.append(accuracy_of(name, pairs, scores, scorer=scorer))
+    return tuple(found)

@@ -18,7 +18,7 @@ from fairlead.evaluate.curves import Figure, stage_figures
 from fairlead.evaluate.scoreboard import board
 from fairlead.evaluate.stage_folder import StageFolder, read_stage
 from fairlead.evaluate.summary import Evaluation, StageSummary
-from fairlead.evaluate.tables import all_claims, fill_from_parent, label, measures, tiles
+from fairlead.evaluate.tables import NONE, all_claims, fill_from_parent, label, measures, tiles
 from fairlead.evaluate.verdicts import claims
 
 STARTER_NOTE = (
@@ -58,6 +58,8 @@ def stage_report(folder: Path, parent: Path | None = None) -> Path:
         "claims": claims(evaluation),
         "measures": measures(evaluation),
         "preferences": _preferences(evaluation),
+        "trust": _trust(evaluation),
+        "grades": _grades(evaluation),
         "notes": list(evaluation.notes),
         "figures": _safe(stage_figures(stage.metrics, evaluation, names)),
         "answers": _answers(evaluation, names),
@@ -95,6 +97,8 @@ def journey_report(run: Path, stages: Sequence[Path], *, title: str, notes: Sequ
         "models": models.models,
         "numbers": models.number_rows(),
         "preferences": [row for evaluation in evaluations for row in _preferences(evaluation)],
+        "trust": [row for evaluation in evaluations for row in _trust(evaluation)],
+        "grades": [row for evaluation in evaluations for row in _grades(evaluation)],
         "figures": _safe(_journey_figures(read)),
         "answers": _answer_rows(models.reply_rows()),
         "licences": sorted({item for stage in read for item in stage.licences.items()}),
@@ -164,6 +168,41 @@ def _preferences(evaluation: Evaluation) -> list[dict[str, Any]]:
             "spread": wording.fixed(one.score_std),
         }
         for one in evaluation.preferences
+    ]
+
+
+def _trust(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """What the scores of a reward model are worth beyond their order, for each group of pairs."""
+    return [
+        {
+            "name": one.name,
+            "error": wording.percent(found.calibration_error),
+            "quarters": [f"{100 * group.accuracy:.0f}" for group in found.by_margin],
+            "by_score": _share(found.length.by_score),
+            "by_label": _share(found.length.by_label),
+            "differ": wording.count(found.length.num_pairs),
+            "correlation": NONE if found.length.correlation is None else wording.signed(found.length.correlation),
+        }
+        for one in evaluation.preferences
+        if (found := one.diagnostics)
+    ]
+
+
+def _share(share: float | None) -> str:
+    return NONE if share is None else wording.percent(share)
+
+
+def _grades(evaluation: Evaluation) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": one.name,
+            "responses": wording.count(one.num_responses),
+            "pearson": wording.signed(one.pearson),
+            "interval": wording.between(one.low, one.high, wording.signed),
+            "spearman": wording.signed(one.spearman),
+            "error": NONE if one.mean_squared_error is None else wording.fixed(one.mean_squared_error),
+        }
+        for one in evaluation.grades
     ]
 
 

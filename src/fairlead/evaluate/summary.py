@@ -24,6 +24,18 @@ import numpy as np
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from fairlead.algos.agreement import (
+    LengthBias,
+    MarginGroup,
+    ReliabilityBin,
+    by_margin,
+    calibration_error,
+    fisher_interval,
+    length_bias,
+    pearson,
+    reliability,
+    spearman,
+)
 from fairlead.algos.intervals import bootstrap_mean, wilson
 from fairlead.artifacts.atomic import write_json
 from fairlead.errors import ExitCode, UserError
@@ -48,6 +60,16 @@ class Likelihood:
 
 
 @dataclass(frozen=True, slots=True)
+class Diagnostics:
+    """Whether a reward model's scores can be trusted beyond their order; see algos/agreement.py."""
+
+    reliability: tuple[ReliabilityBin, ...]
+    calibration_error: float  # 0: right as often as it says
+    by_margin: tuple[MarginGroup, ...]
+    length: LengthBias
+
+
+@dataclass(frozen=True, slots=True)
 class PreferenceAccuracy:
     """How often chosen scores above rejected (a tie is half a hit), beside the best rule that sees only lengths."""
 
@@ -61,6 +83,20 @@ class PreferenceAccuracy:
     mean_margin: float  # chosen minus rejected
     score_std: float  # over all responses; near 0 means a collapsed reward model
     scorer: Scorer = "reward model"  # or the log-probability of the whole response under the policy
+    diagnostics: Diagnostics | None = None  # of a reward model
+
+
+@dataclass(frozen=True, slots=True)
+class GradeAgreement:
+    """A reward model's scores beside the grades that people gave the same responses."""
+
+    name: str
+    num_responses: int
+    pearson: float
+    low: float  # 95 % interval of it
+    high: float
+    spearman: float
+    mean_squared_error: float | None  # in variances of the training grades; None if it learnt no grades
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +172,7 @@ class Evaluation:
     likelihoods: tuple[Likelihood, ...] = ()
     parent_likelihoods: tuple[Likelihood, ...] = ()
     preferences: tuple[PreferenceAccuracy, ...] = ()  # the first carries the claim, further ones inform
+    grades: tuple[GradeAgreement, ...] = ()
     rewards: RewardComparison | None = None
     scores: tuple[float, ...] = ()
     parent_scores: tuple[float, ...] = ()
@@ -143,7 +180,7 @@ class Evaluation:
     parent_probes: Probes | None = None
     kl: Kl | None = None
     answers: tuple[Answer, ...] = ()
-    notes: tuple[str, ...] = ()  # which rows could not be measured, and why
+    notes: tuple[str, ...] = ()  # which rows could not be measured and why; which figures may be chance
 
 
 def likelihood(name: str, total_loss: float, num_tokens: int) -> Likelihood:
@@ -191,7 +228,36 @@ def preference_accuracy(
         mean_margin=float(np.mean(chosen - rejected)),
         score_std=float(np.std(np.concatenate([chosen, rejected]))),
         scorer=scorer,
+        diagnostics=_diagnostics(chosen, rejected, chosen_lengths, rejected_lengths)
+        if scorer == "reward model"
+        else None,
     )
+
+
+def _diagnostics(
+    chosen: np.ndarray, rejected: np.ndarray, chosen_lengths: Sequence[int], rejected_lengths: Sequence[int]
+) -> Diagnostics:
+    differences = (chosen - rejected).tolist()
+    bins = reliability(differences)
+    length = length_bias(chosen.tolist(), rejected.tolist(), chosen_lengths, rejected_lengths)
+    return Diagnostics(bins, calibration_error(bins), by_margin(differences), length)
+
+
+def grade_agreement(
+    name: str, scores: Sequence[float], grades: Sequence[float], *, scale: tuple[float, float] | None
+) -> GradeAgreement | None:
+    """Correlation of scores with grades; None where either says the same of every response.
+
+    `scale` is the mean and standard deviation of the grades that the scorer learnt to give, if it did.
+    """
+    correlation, of_ranks = pearson(scores, grades), spearman(scores, grades)
+    if correlation is None or of_ranks is None:
+        return None
+    error = None
+    if scale:
+        wanted = (np.asarray(grades, np.float64) - scale[0]) / scale[1]
+        error = float(np.mean(np.square(np.asarray(scores, np.float64) - wanted)))
+    return GradeAgreement(name, len(scores), correlation, *fisher_interval(correlation, len(scores)), of_ranks, error)
 
 
 def compare_rewards(

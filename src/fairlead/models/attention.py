@@ -21,30 +21,44 @@ IMPLEMENTATION = "fairlead"
 LONGEST_PLAIN = 1024  # tokens; up to here the scores [T, T] are written out on a CPU, see `_plain`
 
 
+Prefixes = tuple[tuple[int, int], ...]
+"""Where the tokens begin that a sequence shares with an earlier one, and how many; empty where none does."""
+
+
 class _Group(NamedTuple):
     """Sequences of similar length that are attended to together, as padded rows."""
 
     num_rows: int
     longest: int
     padded: Int[Tensor, "S*T"]  # the packed token that stands at each place; a place behind the end repeats the last
-    tokens: Int[Tensor, "n"]  # the packed tokens of the group, in order
+    real: Int[Tensor, "r"]  # the places of no padding
+    tokens: Int[Tensor, "n"]  # the packed tokens of the group without shared prefixes, in order
     places: Int[Tensor, "n"]  # where each of them stands in the padded rows
 
 
 @lru_cache(maxsize=64)
-def _groups(lengths: tuple[int, ...], device: torch.device) -> tuple[tuple[_Group, ...], Int[Tensor, "N"]]:
+def _groups(
+    lengths: tuple[int, ...], prefixes: Prefixes, device: torch.device
+) -> tuple[tuple[_Group, ...], Int[Tensor, "N"]]:
     """Sequences grouped by length within a factor of two, and where each packed token is in the groups in a row."""
     starts = torch.tensor((0, *lengths)).cumsum(0).tolist()
+    shared = prefixes or ((0, 0),) * len(lengths)
+    wholes = [
+        torch.cat([torch.arange(before) + at, torch.arange(length) + start])
+        for (at, before), length, start in zip(shared, lengths, starts[:-1], strict=True)
+    ]
     by_size: dict[int, list[int]] = {}
-    for sequence, length in enumerate(lengths):
-        by_size.setdefault((length - 1).bit_length(), []).append(sequence)
+    for sequence, whole in enumerate(wholes):
+        by_size.setdefault((len(whole) - 1).bit_length(), []).append(sequence)
     groups = []
     for members in by_size.values():
-        longest = max(lengths[i] for i in members)
-        padded = torch.cat([torch.arange(longest).clamp(max=lengths[i] - 1) + starts[i] for i in members])
-        tokens = torch.cat([torch.arange(lengths[i]) + starts[i] for i in members])
-        places = torch.cat([torch.arange(lengths[i]) + row * longest for row, i in enumerate(members)])
-        groups.append(_Group(len(members), longest, padded.to(device), tokens.to(device), places.to(device)))
+        longest = max(len(wholes[i]) for i in members)
+        padded = torch.cat([wholes[i][torch.arange(longest).clamp(max=len(wholes[i]) - 1)] for i in members])
+        real = [torch.arange(len(wholes[i])) + row * longest for row, i in enumerate(members)]
+        tokens = torch.cat([wholes[i][shared[i][1] :] for i in members])
+        places = torch.cat([there[shared[i][1] :] for i, there in zip(members, real, strict=True)])
+        index = (tensor.to(device) for tensor in (padded, torch.cat(real), tokens, places))
+        groups.append(_Group(len(members), longest, *index))
     order = torch.cat([group.tokens for group in groups]).argsort()
     return tuple(groups), order
 
@@ -63,7 +77,9 @@ class _ToRows(torch.autograd.Function):
         (gradient,) = gradients
         group = ctx.group
         out = gradient.new_zeros(ctx.num_tokens, *gradient.shape[1:])
-        return out.index_copy_(0, group.tokens, gradient[group.places]), None
+        if len(group.real) == len(group.places):
+            return out.index_copy_(0, group.tokens, gradient[group.places]), None
+        return out.index_add_(0, group.padded[group.real], gradient[group.real]), None  # a prefix is in several rows
 
 
 class _FromRows(torch.autograd.Function):
@@ -127,9 +143,10 @@ def packed_attention(
     *,
     scale: float,
     window: int | None,
+    prefixes: Prefixes = (),
 ) -> Float[Tensor, "1 H N D"]:
-    """Causal attention inside each of the sequences laid end to end; none sees another."""
-    groups, order = _groups(sequence_lengths, query.device)
+    """Causal attention inside each of the sequences laid end to end; none sees another, but for a prefix they share."""
+    groups, order = _groups(sequence_lengths, prefixes, query.device)
     packed = [states[0].transpose(0, 1) for states in (query, key, value)]  # [N, heads, D]
     pieces = []
     for group in groups:
@@ -170,6 +187,7 @@ def attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     sequence_lengths: tuple[int, ...] | None = None,
+    shared_prefixes: Prefixes = (),
     slot_lengths: Tensor | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
@@ -187,7 +205,9 @@ def attention(
     else:
         if sequence_lengths is None:
             raise ValueError(f"{type(module).__name__} does not hand sequence_lengths to its attention")
-        out = packed_attention(query, key, value, sequence_lengths, scale=scale, window=sliding_window)
+        out = packed_attention(
+            query, key, value, sequence_lengths, scale=scale, window=sliding_window, prefixes=shared_prefixes
+        )
     return out.transpose(1, 2).contiguous(), None
 
 

@@ -21,8 +21,10 @@ def hidden_states(decoder: nn.Module, batch: PackedBatch, *, packed: bool) -> Fl
             position_ids=batch.position_ids[None],
             use_cache=False,
             sequence_lengths=batch.lengths,
+            shared_prefixes=batch.prefixes,
         )
         return out.last_hidden_state[0]
+    assert not batch.prefixes, "padded rows share nothing"
     rows, mask = _padded(batch, side="right")
     out = decoder(input_ids=rows, attention_mask=mask, use_cache=False)
     return out.last_hidden_state[mask.bool()]

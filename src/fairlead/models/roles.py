@@ -126,6 +126,8 @@ class Roles(nn.Module):
         alpha = self.noise.get(role, 0.0) if torch.is_grad_enabled() else 0.0
         with noisy_embeddings(input_embedding(model), batch, alpha, packed=packed) if alpha else nullcontext():
             hidden = hidden_states(decoder_of(model), batch, packed=packed)
+        if spec.output != "scores":
+            assert not batch.prefixes, "what predicts a token after a shared prefix does not stand before it"
         if spec.output == "logprobs":
             head = (
                 hidden[batch.targets - 1], output_layer.weight, output_layer.bias, batch.input_ids[batch.targets]
@@ -210,6 +212,10 @@ class Roles(nn.Module):
         layer = self.heads[role]
         assert isinstance(layer, nn.Linear)
         return layer
+
+    def packs(self, role: str) -> bool:
+        """Whether the role's sequences run packed, and so may share their beginnings."""
+        return self.packed[self.roles[role].backbone]
 
     def causal_lm(self, role: str) -> PreTrainedModel:
         """The transformers model a role stands on."""

@@ -1,40 +1,47 @@
-"""Reward model from preference pairs: a score at the last token, higher for the chosen response."""
+"""Reward model from ranked or graded responses: a score at the last token, higher for the better response."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from fairlead.algos.reward_loss import centring_loss, pairwise_log_exp, pairwise_log_sig
+from fairlead.algos.reward_loss import centring_loss, pairwise_log_exp, pairwise_log_sig, regression_loss
+from fairlead.batches import RankedBatch
 from fairlead.config.stages import RewardConfig
-from fairlead.data.collate import collate_pairs
-from fairlead.data.examples import PairExample
+from fairlead.data.collate import collate_ranked
+from fairlead.data.examples import Example, RankedExample
 from fairlead.data.sampler import step_rows
 from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.preference_accuracy import (
     COLLAPSED_SPREAD,
-    Scores,
+    Judged,
     accuracy_of,
-    measure_preferences,
-    pair_scores,
+    doubts_about,
+    judge,
+    response_scores,
     score_facts,
 )
-from fairlead.evaluate.summary import Evaluation, PreferenceAccuracy, StageSummary
+from fairlead.evaluate.summary import Evaluation, GradeAgreement, PreferenceAccuracy, StageSummary
 from fairlead.models.build import add_trainable, ready
+from fairlead.models.head import normalise_head
 from fairlead.models.roles import Roles
 from fairlead.models.save import rehearse_save, role_tensors, write_role
 from fairlead.runtime.machine import flops_per_token
-from fairlead.runtime.start import start
+from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
 from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
-from fairlead.train.rows import load_preferences, padding_token, policy_source, rejects_path, template_of
+from fairlead.train.rows import load_ranked, padding_token, policy_source, rejects_path, template_of
 from fairlead.train.stage import Stage, open_stage
 
 ALL_HELD_OUT = "held-out pairs"
-PAIRS_FOR_FACTS = 64  # training pairs whose scores give what ppo normalises by, where no pair is held out
+ROWS_FOR_FACTS = 64  # training rows whose scores give what ppo normalises by, where no row is held out
 
 
 @restarted_after_roll_back
@@ -46,18 +53,24 @@ def train_reward(config: RewardConfig) -> Path:
     parents = {"model": source}
     rejects = rejects_path(config.output, "reward", runtime)
     end_token = config.score_at == "end_token"
-    rows = load_preferences(config.data, template, end_token=end_token, rejects=rejects, seed=runtime.seed)
+    rows = load_ranked(
+        config.data, template, end_token=end_token, graded=config.needs_grades, paired=config.loss != "regression",
+        rejects=rejects, seed=runtime.seed,
+    )  # fmt: skip
     stage = open_stage("reward", config, runtime, parents=parents, data_digests=rows.digests)
     if stage.unchanged_and_finished():
         return stage.folder
-    pair_loss = {"log_sig": pairwise_log_sig, "log_exp": pairwise_log_exp}[config.loss]
+    scale = _scale_of_grades(rows.train) if config.needs_grades else None
+    train = [_scaled(row, *scale) for row in rows.train] if scale else rows.train
     with stage.opened():
         roles = Roles()
         add_trainable(roles, "reward", source, "scores", config.model, runtime, dropout=config.model.lora.dropout)
+        if config.normalise_head:
+            normalise_head(roles, "reward", _responses(train[:ROWS_FOR_FACTS]), config.batch, runtime)
         ready(roles, config.model, runtime)
         rehearse_save(stage.folder, roles, "reward", source.base, runtime)
         stage.introduce([*rows.notes, *roles.notes])
-        num_steps = number_of_steps(config, len(rows.train))
+        num_steps = number_of_steps(config, len(train))
         optimizer = Optimizer(roles.trainable("reward"), stage.optim, runtime, num_steps=num_steps)
         state = stage.resume()
         if state:
@@ -71,65 +84,116 @@ def train_reward(config: RewardConfig) -> Path:
         stage.begin(first_step=first, num_steps=num_steps, flops_per_token=flops)
         for step in range(first, num_steps):
             runtime.seed_step(step)
-            picked = step_rows(len(rows.train), config.batch.rows, config.num_epochs, runtime.seed, step)
-            pairs = [rows.train[i] for i in picked]
-            total = sum(pair.weight for pair in pairs)
-            correct: list[Tensor] = []
-
-            def loss_of(share: MicroBatch) -> Tensor:
-                batch = collate_pairs([pairs[i] for i in share.rows]).to(runtime.device)  # noqa: B023 - used in this step
-                batch = batch if share.counts else batch.without_weight()
-                scores = roles(batch.packed, "reward")
-                chosen, rejected = scores[0::2], scores[1::2]
-                correct.append(((chosen > rejected) * batch.pair_weights).sum().detach())  # noqa: B023
-                losses = pair_loss(chosen, rejected, config.margin)
-                if config.centring_coef:
-                    losses = losses + config.centring_coef * centring_loss(chosen, rejected)
-                return (losses * batch.pair_weights).sum() / total  # noqa: B023
-
-            shares = micro_batches([pair.num_tokens for pair in pairs], config.batch, runtime)
-            loss = accumulate(shares, loss_of, optimizer, runtime)
-            accuracy = runtime.ranks.sum(sum(correct[1:], correct[0])) / total
-            metrics = {"loss": float(loss), "accuracy": float(accuracy), **optimizer.step(step)}
-            num_tokens = sum(pair.num_tokens for pair in pairs)
+            picked = step_rows(len(train), config.batch.rows, config.num_epochs, runtime.seed, step)
+            ranked = [train[i] for i in picked]
+            metrics, num_tokens = _gradients_of(ranked, roles, config, optimizer, runtime)
+            metrics |= optimizer.step(step)
             numbers["tokens"] += num_tokens
             if config.eval_every_steps and (step + 1) % config.eval_every_steps == 0:
-                for measured in measure_preferences(roles, "reward", rows.held_out, config.batch, runtime):
-                    metrics[f"held_out_accuracy/{measured.name}"] = measured.accuracy
-            stage.record(step + 1, metrics, tokens=num_tokens, rows=len(pairs))
+                metrics |= _in_between(judge(roles, "reward", rows.held_out, config.batch, runtime))
+            stage.record(step + 1, metrics, tokens=num_tokens, rows=len(ranked))
             stage.maybe_save(step + 1, num_steps, lambda: (optimizer.state(), numbers))
 
-        judged = rows.held_out or {"training pairs": rows.train[:PAIRS_FOR_FACTS]}
-        scores = {name: pair_scores(roles, "reward", pairs, config.batch, runtime) for name, pairs in judged.items()}
-        evaluation = Evaluation(
-            StageSummary(
-                "reward", "reward", model=stage.folder.name, parent=source.name,
-                sizes={"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps},
-            ),
-            preferences=_measured(rows.held_out, scores),
-        )  # fmt: skip
-        facts: dict[str, Any] = score_facts(scores.values())
+        learnt = scale if config.loss == "regression" else None
+        judged = judge(roles, "reward", rows.held_out, config.batch, runtime, scale=learnt)
+        scores = judged.scores or response_scores(
+            roles, "reward", _responses(train[:ROWS_FOR_FACTS]), config.batch, runtime
+        )
+        facts: dict[str, Any] = score_facts(scores)
         _require_alive(stage, facts["score_std"])
-        _warn_of_chance(stage, evaluation.preferences)
+        preferences = _with_the_whole(judged, rows.held_out)
+        _tell_doubts(stage, preferences, judged.grades)
+        sizes = {"rows": len(train), "pairs": sum(len(row.pair_indices) for row in train)}
+        sizes |= {"tokens": numbers["tokens"], "steps": num_steps}
+        summary = StageSummary("reward", "reward", model=stage.folder.name, parent=source.name, sizes=sizes)
         tensors = role_tensors(roles, "reward")
 
         def write_model(folder: Path) -> None:
             write_role(folder, roles, "reward", tensors, source.base, pad_token_id=padding_token(template))
 
+        facts |= {"grade_mean": learnt[0], "grade_std": learnt[1]} if learnt else {}
         facts |= {"score_at": config.score_at, "pad_token_id": padding_token(template)}
+        evaluation = Evaluation(summary, preferences=preferences, grades=judged.grades)
         return stage.finish("reward", source, write_model, evaluation=evaluation, facts=facts)
 
 
-def _measured(
-    held_out: Mapping[str, Sequence[PairExample]], scores: Mapping[str, Scores]
-) -> tuple[PreferenceAccuracy, ...]:
+def _gradients_of(
+    ranked: Sequence[RankedExample], roles: Roles, config: RewardConfig, optimizer: Optimizer, runtime: Runtime
+) -> tuple[dict[str, float], int]:
+    """Backward through the rows of a step; returns its loss and accuracy, and the tokens that passed the model."""
+    share_prompts = roles.packs("reward")
+    lengths = [row.num_tokens - sum(row.shared_lengths) * share_prompts for row in ranked]
+    correct: list[Tensor] = []
+
+    def loss_of(share: MicroBatch) -> Tensor:
+        batch = collate_ranked([ranked[i] for i in share.rows], share_prompts=share_prompts).to(runtime.device)
+        batch = batch if share.counts else batch.without_weight()
+        scores = roles(batch.packed, "reward")
+        correct.append(((scores[batch.better] > scores[batch.worse]) * batch.pair_weights).sum())
+        return sum_of_losses(scores, batch, config) / len(ranked)
+
+    loss = accumulate(micro_batches(lengths, config.batch, runtime), loss_of, optimizer, runtime)
+    metrics = {"loss": float(loss)}
+    if num_paired := sum(bool(row.pair_indices) for row in ranked):
+        metrics["accuracy"] = float(runtime.ranks.sum(torch.stack(correct).sum())) / num_paired
+    return metrics, sum(lengths)
+
+
+def sum_of_losses(scores: Float[Tensor, "S"], batch: RankedBatch, config: RewardConfig) -> Float[Tensor, ""]:
+    """Each row's mean loss over its pairs, or over its responses in regression, summed over the rows of the batch."""
+    chosen, rejected = scores[batch.better], scores[batch.worse]
+    margin = config.margin + config.margin_per_score * (batch.grades[batch.better] - batch.grades[batch.worse])
+    match config.loss:
+        case "regression":
+            return (regression_loss(scores, batch.grades) * batch.response_weights).sum()
+        case "log_sig":
+            losses = pairwise_log_sig(chosen, rejected, margin)
+        case "log_exp":
+            losses = pairwise_log_exp(chosen, rejected, margin)
+    if config.centring_coef:
+        losses = losses + config.centring_coef * centring_loss(chosen, rejected)
+    return (losses * batch.pair_weights).sum()
+
+
+def _scale_of_grades(rows: Sequence[RankedExample]) -> tuple[float, float]:
+    """Mean and standard deviation of the grades of all responses; UserError where they are all the same."""
+    grades = [grade for row in rows for grade in row.grades]
+    mean, std = fmean(grades), pstdev(grades)
+    if not std:
+        raise UserError(
+            "every training response has the same score", where="data.train", got=f"{mean:g} throughout",
+            want="different scores", fix="train on rows that differ", exit_code=ExitCode.BAD_DATA,
+        )  # fmt: skip
+    return mean, std
+
+
+def _scaled(row: RankedExample, mean: float, std: float) -> RankedExample:
+    return replace(row, grades=tuple((grade - mean) / std for grade in row.grades))
+
+
+def _responses(rows: Sequence[RankedExample]) -> list[Example]:
+    return [response for row in rows for response in row.responses]
+
+
+def _in_between(judged: Judged) -> dict[str, float]:
+    """What is told of held-out rows while training."""
+    accuracies = {f"held_out_accuracy/{one.name}": one.accuracy for one in judged.preferences}
+    return accuracies | {f"held_out_correlation/{one.name}": one.pearson for one in judged.grades}
+
+
+def _with_the_whole(judged: Judged, held_out: Mapping[str, Sequence[RankedExample]]) -> tuple[PreferenceAccuracy, ...]:
     """Accuracy on all held-out pairs first, which the claims are about, then on each group if there are several."""
-    each = tuple(accuracy_of(name, pairs, scores[name]) for name, pairs in held_out.items())
-    if len(each) < 2:
-        return each
-    pairs = [pair for group in held_out.values() for pair in group]
-    chosen, rejected = ([score for name in held_out for score in scores[name][side]] for side in (0, 1))
-    return accuracy_of(ALL_HELD_OUT, pairs, (chosen, rejected)), *each
+    if len(judged.preferences) < 2:
+        return judged.preferences
+    pairs = [pair for rows in held_out.values() for row in rows for pair in row.pairs]
+    return accuracy_of(ALL_HELD_OUT, pairs, judged.scores), *judged.preferences
+
+
+def _tell_doubts(stage: Stage, preferences: Sequence[PreferenceAccuracy], grades: Sequence[GradeAgreement]) -> None:
+    """Say so when the accuracy on all held-out pairs, or a correlation, may be chance."""
+    for measured in (*preferences[:1], *grades):
+        for doubt in doubts_about(measured):
+            stage.say(f"warning: {doubt}: hold out more rows, or train longer; what is optimised on it may learn noise")
 
 
 def _require_alive(stage: Stage, spread: float) -> None:
@@ -141,14 +205,3 @@ def _require_alive(stage: Stage, spread: float) -> None:
             fix="lower optim.lr, and see by `fairlead data show` whether chosen and rejected differ within max_length",
             exit_code=ExitCode.BAD_DATA,
         )  # fmt: skip
-
-
-def _warn_of_chance(stage: Stage, measured: Sequence[PreferenceAccuracy]) -> None:
-    """Say so when the accuracy on all held-out pairs may be chance."""
-    if measured and measured[0].low <= 0.5 <= measured[0].high:
-        one = measured[0]
-        found = f"{one.accuracy:.1%} of {one.num_pairs} held-out pairs ({one.low:.1%} to {one.high:.1%})"
-        stage.say(
-            f"warning: right on {found}, which may be chance: hold out more pairs, or train longer; what is optimised "
-            "against it may learn noise"
-        )

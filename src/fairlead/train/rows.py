@@ -13,9 +13,11 @@ from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import (
     Example,
     PairExample,
+    RankedExample,
     Task,
     conversation_examples,
     preference_examples,
+    ranked_examples,
     task_examples,
 )
 from fairlead.data.language import is_chinese
@@ -94,6 +96,25 @@ def load_preferences(
 
     def encode(records: Sequence[Preference]) -> tuple[list[PairExample], list[Rejection]]:
         return preference_examples(records, template, data.max_length, end_token=end_token)
+
+    return _load(data, read_preferences, encode, lambda record: record.chosen, rejects, seed)
+
+
+def load_ranked(
+    data: DataConfig,
+    template: ChatTemplate,
+    *,
+    end_token: bool,
+    graded: bool,
+    paired: bool,
+    rejects: Path | None,
+    seed: int,
+) -> Rows[RankedExample]:
+    """Prompts with all their responses, those tokens trained; `graded` and `paired` as in `ranked_examples`."""
+
+    def encode(records: Sequence[Preference]) -> tuple[list[RankedExample], list[Rejection]]:
+        wanted = {"end_token": end_token, "graded": graded, "paired": paired}
+        return ranked_examples(records, template, data.max_length, **wanted)
 
     return _load(data, read_preferences, encode, lambda record: record.chosen, rejects, seed)
 

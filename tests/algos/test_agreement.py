@@ -1,0 +1,145 @@
+import math
+import random
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from fairlead.algos.agreement import (
+    NUM_BINS,
+    by_margin,
+    calibration_error,
+    fisher_interval,
+    length_bias,
+    pearson,
+    reliability,
+    spearman,
+)
+from fairlead.algos.intervals import wilson
+from oracles import agreement as oracle
+
+SCORES = st.floats(-30, 30).map(lambda x: round(x, 3))
+DIFFERENCES = st.lists(SCORES, min_size=1, max_size=40)
+COLUMNS = st.lists(st.tuples(SCORES, SCORES), min_size=2, max_size=20)
+
+
+@given(COLUMNS)
+def test_correlations_equal_the_loops(rows):
+    one, other = zip(*rows, strict=True)
+    assume(len(set(one)) > 1)
+    assume(len(set(other)) > 1)
+    assert pearson(one, other) == pytest.approx(oracle.pearson(one, other), abs=1e-9)
+    assert spearman(one, other) == pytest.approx(oracle.spearman(one, other), abs=1e-9)
+
+
+@given(COLUMNS)
+def test_laws_of_correlations(rows):
+    one, other = zip(*rows, strict=True)
+    for correlate in (pearson, spearman):
+        assert correlate(one, other) == correlate(other, one)
+        if (found := correlate(one, other)) is None:
+            assert len(set(one)) == 1 or len(set(other)) == 1
+            continue
+        assert -1 <= found <= 1
+        assert correlate([3 * a - 1 for a in one], other) == pytest.approx(found, abs=1e-9)
+        assert correlate([-a for a in one], other) == pytest.approx(-found, abs=1e-9)
+        assert correlate(one, one) == pytest.approx(1.0)
+    monotone = [math.atan(a) for a in one]
+    assert spearman(monotone, other) == spearman(one, other)
+
+
+def test_what_is_constant_correlates_with_nothing():
+    assert pearson([1.0, 1.0], [1.0, 2.0]) is None
+    assert pearson([1.0], [2.0]) is None
+    assert spearman([], []) is None
+
+
+def test_fisher_interval():
+    low, high = fisher_interval(0.5, 28)  # atanh(0.5) = 0.5493, half width 1.96 / 5
+    assert (low, high) == (
+        pytest.approx(math.tanh(0.5493 - 0.391993), abs=1e-4),
+        pytest.approx(math.tanh(0.5493 + 0.391993), abs=1e-4),
+    )
+    assert fisher_interval(0.9, 3) == (-1.0, 1.0)
+    assert fisher_interval(1.0, 9) == (1.0, 1.0)
+    assert fisher_interval(-0.5, 28) == (pytest.approx(-high), pytest.approx(-low))
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    """500 samples of 30 pairs of normal numbers whose correlation is 0.6."""
+    draw, truth, held = random.Random(3), 0.6, 0
+    for _ in range(500):
+        one = [draw.gauss(0, 1) for _ in range(30)]
+        other = [truth * a + math.sqrt(1 - truth**2) * draw.gauss(0, 1) for a in one]
+        low, high = fisher_interval(pearson(one, other), 30)
+        held += low <= truth <= high
+    assert 0.92 < held / 500 < 0.975
+
+
+def on_an_edge(difference):
+    """Whether rounding decides in which bin it is."""
+    edges = 2 * NUM_BINS * oracle.confidence(difference)
+    return difference != 0 and round(edges) < 2 * NUM_BINS and abs(edges - round(edges)) < 1e-9
+
+
+@given(DIFFERENCES)
+def test_reliability_equals_the_loop(differences):
+    assume(not any(map(on_an_edge, differences)))
+    found = [(one.num_pairs, one.confidence, one.accuracy) for one in reliability(differences)]
+    assert found == [pytest.approx(one) for one in oracle.reliability(differences, NUM_BINS)]
+    error = calibration_error(reliability(differences))
+    assert error == pytest.approx(oracle.calibration_error(differences, NUM_BINS))
+    assert 0 <= error <= 1
+    for one in reliability(differences):
+        assert (one.low, one.high) == wilson(one.accuracy * one.num_pairs, one.num_pairs)
+
+
+def test_the_surest_and_the_least_sure_have_bins():
+    least, most = reliability([0.0, 1e4])
+    assert (least.num_pairs, least.confidence, least.accuracy) == (1, 0.5, 0.5)
+    assert (most.num_pairs, most.confidence, most.accuracy) == (1, 1.0, 1.0)
+    (wrong,) = reliability([-1e4])
+    assert calibration_error([wrong]) == 1.0, "sure and wrong"
+
+
+def test_a_scorer_that_knows_how_sure_it_is_has_no_calibration_error():
+    """20,000 pairs whose labels follow the sigmoid of their difference; twice the difference claims too much."""
+    draw = random.Random(5)
+    differences = [draw.gauss(0, 2) for _ in range(20_000)]
+    labelled = [d if draw.random() < 1 / (1 + math.exp(-d)) else -d for d in differences]
+    assert calibration_error(reliability(labelled)) < 0.02
+    assert calibration_error(reliability([2 * d for d in labelled])) > 0.05
+
+
+@given(DIFFERENCES)
+def test_quarters_share_the_pairs_out_by_margin(differences):
+    groups = by_margin(differences)
+    sizes = [one.num_pairs for one in groups]
+    assert sum(sizes) == len(differences)
+    assert max(sizes) - min(sizes) <= 1
+    assert len(groups) == min(4, len(differences))
+    position = 0
+    for one, size in zip(groups, sizes, strict=True):
+        inside = sorted(differences, key=abs)[position : position + size]
+        position += size
+        assert (one.smallest, one.largest) == (min(map(abs, inside)), max(map(abs, inside)))
+        assert one.accuracy == pytest.approx(sum(map(oracle.credit, inside)) / size)
+        assert (one.low, one.high) == wilson(sum(map(oracle.credit, inside)), size)
+
+
+@given(st.lists(st.tuples(SCORES, SCORES, st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=20))
+def test_length_bias_equals_the_loop(pairs):
+    chosen, rejected, chosen_lengths, rejected_lengths = zip(*pairs, strict=True)
+    found = length_bias(chosen, rejected, chosen_lengths, rejected_lengths)
+    count, by_score, by_label = oracle.longer_wins(chosen, rejected, chosen_lengths, rejected_lengths)
+    assert found.num_pairs == count
+    assert (found.by_score, found.by_label) == (pytest.approx(by_score), pytest.approx(by_label))
+    assert found.correlation == pearson([*chosen, *rejected], [*chosen_lengths, *rejected_lengths])
+
+
+def test_a_scorer_that_only_likes_length_shows():
+    draw = random.Random(1)
+    lengths = [(draw.randint(1, 50), draw.randint(51, 99)) for _ in range(30)]
+    chosen, rejected = zip(*lengths, strict=True)  # people prefer the shorter one
+    found = length_bias(chosen, rejected, chosen, rejected)
+    assert (found.by_score, found.by_label, found.correlation) == (1.0, 0.0, pytest.approx(1.0))

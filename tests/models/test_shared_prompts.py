@@ -1,0 +1,118 @@
+"""K responses that share one prompt in a forward pass score as each alone in plain transformers, gradients included."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fairlead.config.common import ModelConfig
+from fairlead.data.collate import collate_ranked
+from fairlead.data.examples import Example, RankedExample
+from fairlead.models.build import add_trainable, ready
+from fairlead.models.roles import Roles
+from fairlead.models.sources import resolve
+from model_setting import frozen, plain, rows_of, runtime_of
+from tiny import PACKABLE, WINDOW
+
+Tiny = Callable[[str], Path]
+plain_once = cache(plain)
+
+
+def scorer(folder: Path, *, checkpointing: bool = False) -> Roles:
+    """One role, `reward`, in full training, with a head that is not small."""
+    roles, runtime = Roles(), runtime_of()
+    model = ModelConfig(tuning="full", activation_checkpointing=checkpointing)
+    add_trainable(roles, "reward", resolve(str(folder)), "scores", model, runtime, dropout=0.0)
+    with torch.no_grad():
+        roles.head("reward").weight.copy_(torch.linspace(-1.0, 1.0, roles.head("reward").in_features)[None])
+    return ready(roles, model, runtime)
+
+
+scorer_once = cache(scorer)
+
+
+def ranked(prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> RankedExample:
+    examples = [Example((*prompt, *r), (False,) * len(prompt) + (True,) * len(r)) for r in responses]
+    return RankedExample(tuple(examples))
+
+
+def alone(model: torch.nn.Module, head: Tensor, rows: Sequence[RankedExample]) -> Tensor:
+    """The head on the last hidden state of each response, each run alone."""
+    ids = [torch.tensor([response.input_ids]) for row in rows for response in row.responses]
+    return torch.stack([(model.base_model(one).last_hidden_state[0, -1] * head[0]).sum() for one in ids])
+
+
+def some_rows(lengths: Sequence[tuple[int, Sequence[int]]], seed: int) -> list[RankedExample]:
+    """Rows of a prompt and different responses; a length of the prompt, lengths of the responses."""
+    rows = []
+    for number, (prompt, responses) in enumerate(lengths):
+        texts = rows_of([prompt, *responses], seed * 100 + number)
+        rows.append(ranked(texts[0], [(k, *text) for k, text in enumerate(texts[1:])]))
+    return rows
+
+
+@pytest.mark.parametrize("family", PACKABLE)
+@settings(max_examples=10)
+@given(
+    lengths=st.lists(
+        st.tuples(st.integers(1, 2 * WINDOW), st.lists(st.integers(0, 2 * WINDOW), min_size=1, max_size=4)),
+        min_size=1, max_size=3,
+    ),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+@torch.no_grad()
+def test_scores_are_those_of_each_response_alone(tiny: Tiny, family: str, lengths: list, seed: int) -> None:
+    rows, roles = some_rows(lengths, seed), scorer_once(tiny(family))
+    batch = collate_ranked(rows, share_prompts=True).packed
+    assert batch.num_tokens == sum(n + sum(1 + k for k in ks) for n, ks in lengths), "each prompt is there once"
+    expected = alone(plain_once(tiny(family)), roles.head("reward").weight, rows)
+    torch.testing.assert_close(roles(batch, "reward"), expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", PACKABLE)
+def test_gradients_are_those_of_each_response_alone(tiny: Tiny, family: str, checkpointing: bool) -> None:
+    rows = some_rows([(9, (4, 20, 3, 0)), (1, (5, 2)), (14, (14,))], seed=1)
+    roles = scorer(tiny(family), checkpointing=checkpointing)
+    weights = torch.linspace(-1.0, 1.0, 7)
+    (roles(collate_ranked(rows, share_prompts=True).packed, "reward") * weights).sum().backward()
+    oracle, head = plain(tiny(family)), roles.head("reward").weight.detach()
+    (alone(oracle, head, rows) * weights).sum().backward()
+    expected = {name: p.grad for name, p in oracle.named_parameters() if p.grad is not None}
+    found = {name.split(".", 2)[2]: p.grad for name, p in roles.trainable("reward").items() if "heads." not in name}
+    assert expected.keys() <= found.keys()
+    for name, gradient in expected.items():
+        scale = max(1.0, float(gradient.abs().max()))
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5 * scale, msg=lambda m, n=name: n + m)
+
+
+@pytest.mark.parametrize(
+    ("responses", "own"),
+    [
+        (([1, 2, 3], [1, 2, 4]), (4, 1)),  # tokens in common after the prompt are shared too
+        (([1, 2, 3], [1, 2]), (4, 1)),  # the beginning of the first response keeps its last token
+        (([1, 2], [1, 2, 3]), (3, 1)),
+        (([1], [2, 2]), (2, 2)),
+    ],
+)
+@torch.no_grad()
+def test_at_least_one_token_is_a_responses_own(
+    tiny: Tiny, responses: Sequence[list[int]], own: tuple[int, int]
+) -> None:
+    row, roles = ranked([7], responses), scorer_once(tiny("llama"))
+    batch = collate_ranked([row], share_prompts=True).packed
+    assert batch.lengths == own
+    assert batch.position_ids[-1] == len(responses[1])
+    expected = alone(plain_once(tiny("llama")), roles.head("reward").weight, [row])
+    torch.testing.assert_close(roles(batch, "reward"), expected, rtol=1e-5, atol=2e-5)
+
+
+def test_only_scorers_may_share(tiny: Tiny) -> None:
+    batch = collate_ranked(some_rows([(3, (2, 2))], seed=0), share_prompts=True).packed
+    with pytest.raises(AssertionError, match="shared prefix"):
+        frozen(tiny("llama"))(batch, "policy")
