@@ -23,17 +23,17 @@ from fairlead.algos.preference_loss import (
 from fairlead.batches import PairBatch
 from fairlead.config.stages import DpoConfig
 from fairlead.data.collate import collate_pairs
+from fairlead.data.examples import PairExample
 from fairlead.data.sampler import step_rows
 from fairlead.evaluate.preference_accuracy import measure_preferences
 from fairlead.evaluate.summary import Evaluation, StageSummary
 from fairlead.models.build import add_frozen, add_trainable, ready
 from fairlead.models.roles import Roles
-from fairlead.models.save import role_tensors, write_role
-from fairlead.runtime.machine import flops_per_token
-from fairlead.runtime.start import start
+from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
 from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
+from fairlead.train.policy import finish_policy, policy_flops
 from fairlead.train.rows import load_preferences, policy_source, rejects_path, template_of
 from fairlead.train.stage import open_stage
 
@@ -42,12 +42,11 @@ def train_dpo(config: DpoConfig) -> Path:
     """Run or resume the stage; returns its folder, a policy artifact."""
     runtime = start(config.runtime)
     source = policy_source(config.model, config.data.max_length)
-    parents = {"model": source}
+    rejects = rejects_path(config.output, "dpo", runtime)
     rows = load_preferences(
-        config.data, template_of(source), end_token=config.add_end_token,
-        rejects=rejects_path(config.output, "dpo", runtime), seed=runtime.seed,
-    )  # fmt: skip
-    stage = open_stage("dpo", config, runtime, parents=parents, data_digests=rows.digests)
+        config.data, template_of(source), end_token=config.add_end_token, rejects=rejects, seed=runtime.seed
+    )
+    stage = open_stage("dpo", config, runtime, parents={"model": source}, data_digests=rows.digests)
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
@@ -64,30 +63,13 @@ def train_dpo(config: DpoConfig) -> Path:
             optimizer.load_state(state.tensors)
         numbers: dict[str, Any] = state.numbers if state else {"tokens": 0}
         first = state.step if state else 0
-        flops = flops_per_token(
-            roles.causal_lm("policy"), num_forwards=1 + config.with_reference, num_backwards=1,
-            trained_fraction=roles.trainable_fraction("policy"),
-        )  # fmt: skip
+        flops = policy_flops(roles, num_forwards=1 + config.with_reference)
         stage.begin(first_step=first, num_steps=num_steps, flops_per_token=flops)
         for step in range(first, num_steps):
             runtime.seed_step(step)
             picked = step_rows(len(rows.train), config.batch.rows, config.num_epochs, runtime.seed, step)
             pairs = [rows.train[i] for i in picked]
-            total = sum(pair.weight for pair in pairs)
-            num_chosen = sum(pair.weight * pair.chosen.num_trained for pair in pairs)
-            sums: list[Tensor] = []
-
-            def loss_of(share: MicroBatch) -> Tensor:
-                batch = collate_pairs([pairs[i] for i in share.rows]).to(runtime.device)  # noqa: B023 - used in this step
-                batch = batch if share.counts else batch.without_weight()
-                loss, measured = _loss_of_share(roles, batch, config, total, num_chosen)  # noqa: B023
-                sums.append(measured)  # noqa: B023
-                return loss
-
-            shares = micro_batches([pair.num_tokens for pair in pairs], config.batch, runtime)
-            loss = accumulate(shares, loss_of, optimizer, runtime)
-            means = (runtime.ranks.sum(torch.stack(sums).sum(0)) / total).tolist()
-            metrics = {"loss": float(loss), **_named(means), **optimizer.step(step)}
+            metrics = _step(roles, optimizer, pairs, config, runtime, step)
             num_tokens = sum(pair.num_tokens for pair in pairs)
             numbers["tokens"] += num_tokens
             if config.eval_every_steps and (step + 1) % config.eval_every_steps == 0:
@@ -96,19 +78,33 @@ def train_dpo(config: DpoConfig) -> Path:
             stage.record(step + 1, metrics, tokens=num_tokens, rows=len(pairs))
             stage.maybe_save(step + 1, num_steps, lambda: (optimizer.state(), numbers))
 
-        summary = StageSummary(
-            "dpo", "policy", model=stage.folder.name, parent=source.name,
-            sizes={"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps},
-        )  # fmt: skip
-        measured = measure_preferences(roles, "policy", rows.held_out, config.batch, runtime)
-        tensors = role_tensors(roles, "policy")
+        sizes = {"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps}
+        evaluation = Evaluation(
+            StageSummary("dpo", "policy", model=stage.folder.name, parent=source.name, sizes=sizes),
+            preferences=measure_preferences(roles, "policy", rows.held_out, config.batch, runtime),
+        )
+        return finish_policy(stage, roles, source, evaluation)
 
-        def write_model(folder: Path) -> None:
-            write_role(folder, roles, "policy", tensors, source.base, pad_token_id=None)
 
-        return stage.finish(
-            "policy", source, write_model, evaluation=Evaluation(summary, preferences=measured), facts={},
-        )  # fmt: skip
+def _step(
+    roles: Roles, optimizer: Optimizer, pairs: Sequence[PairExample], config: DpoConfig, runtime: Runtime, step: int
+) -> dict[str, float]:
+    """One optimizer step on these pairs, over all ranks."""
+    total = sum(pair.weight for pair in pairs)
+    num_chosen = sum(pair.weight * pair.chosen.num_trained for pair in pairs)
+    sums: list[Tensor] = []
+
+    def loss_of(share: MicroBatch) -> Tensor:
+        batch = collate_pairs([pairs[i] for i in share.rows]).to(runtime.device)
+        batch = batch if share.counts else batch.without_weight()
+        loss, measured = _loss_of_share(roles, batch, config, total, num_chosen)
+        sums.append(measured)
+        return loss
+
+    shares = micro_batches([pair.num_tokens for pair in pairs], config.batch, runtime)
+    loss = accumulate(shares, loss_of, optimizer, runtime)
+    means = (runtime.ranks.sum(torch.stack(sums).sum(0)) / total).tolist()
+    return {"loss": float(loss), **_named(means), **optimizer.step(step)}
 
 
 def _named(means: Sequence[float]) -> dict[str, float]:
