@@ -8,12 +8,12 @@ import torch
 from fairlead.config.stages import GrpoConfig
 from fairlead.config.terms import parse_term
 from fairlead.data.chat_template import ChatTemplate
+from fairlead.data.sampler import Mixture, next_rows
 from fairlead.errors import UserError
 from fairlead.models.loading import tokenizer_in
 from fairlead.models.sources import resolve
 from fairlead.runtime.start import start
 from fairlead.train import grpo
-from fairlead.train.episodes import next_rows
 from fairlead.train.rows import load_tasks
 from oracles import advantages as oracle
 from oracles.reductions import whiten
@@ -276,4 +276,4 @@ def test_a_group_answers_one_prompt(world, tmp_path):
     assert [rollout.prompts[i] for i in range(0, 12, GROUP)] == [task.input_ids for task in tasks]
     assert all(len(set(rollout.prompts[i : i + GROUP])) == 1 for i in range(0, 12, GROUP))
     assert len({tuple(row.tolist()) for row in rollout.responses[:GROUP]}) > 1, "each response has a seed of its own"
-    assert next_rows(5, 2, 3, 0) != next_rows(5, 2, 3, 1)
+    assert next_rows(Mixture((5,)), 2, 3, 0) != next_rows(Mixture((5,)), 2, 3, 1)

@@ -110,6 +110,7 @@ ELSEWHERE = {
     "model.revision": "test_a_revision_reaches_the_hub",
     "model.activation_checkpointing": "test_activation_checkpointing_changes_no_number",
     "data.train": "test_rows_come_from_the_files_that_are_named",
+    "data.weights": "test_weights_change_what_a_trainer_sees in test_mixing.py",
     "data.held_out": "test_rows_come_from_the_files_that_are_named",
     "data.max_reject_rate": "test_rows_that_cannot_be_used_are_listed in test_trainers.py",
     "runtime.device": "test_a_device_that_is_not_there_is_told",

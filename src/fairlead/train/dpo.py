@@ -67,7 +67,7 @@ def train_dpo(config: DpoConfig) -> Path:
         stage.begin(first_step=first, num_steps=num_steps, flops_per_token=flops)
         for step in range(first, num_steps):
             runtime.seed_step(step)
-            picked = step_rows(len(rows.train), config.batch.rows, config.num_epochs, runtime.seed, step)
+            picked = step_rows(rows.mixture, config.batch.rows, config.num_epochs, runtime.seed, step)
             pairs = [rows.train[i] for i in picked]
             metrics = _step(roles, optimizer, pairs, config, runtime, step)
             num_tokens = sum(pair.num_tokens for pair in pairs)

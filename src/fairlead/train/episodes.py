@@ -12,7 +12,6 @@ from fairlead.batches import Rollout
 from fairlead.config.common import MicroBatchConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Example
-from fairlead.data.sampler import epoch_order
 from fairlead.runtime.start import Runtime
 from fairlead.train.accumulate import MicroBatch, micro_batches
 from fairlead.train.stage import Stage
@@ -49,13 +48,6 @@ class MiniBatch:
     def shares(self, batch: MicroBatchConfig, runtime: Runtime) -> list[MicroBatch]:
         """This rank's micro-batches."""
         return micro_batches([len(example.input_ids) for example in self.examples], batch, runtime)
-
-
-def next_rows(num_rows: int, count: int, seed: int, iteration: int) -> list[int]:
-    """The next `count` rows of an endless stream of reshuffled epochs."""
-    positions = range(iteration * count, (iteration + 1) * count)
-    orders = {epoch: epoch_order(num_rows, seed=seed, epoch=epoch) for epoch in {p // num_rows for p in positions}}
-    return [orders[p // num_rows][p % num_rows] for p in positions]
 
 
 def response_seeds(seed: int, iteration: int, count: int) -> list[int]:

@@ -33,7 +33,7 @@ from fairlead.config.terms import REWARD_MODEL, Term, parse_term
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.collate import collate
 from fairlead.data.examples import Task
-from fairlead.data.sampler import epoch_order
+from fairlead.data.sampler import epoch_order, next_rows
 from fairlead.errors import UserError
 from fairlead.evaluate.summary import Evaluation, StageSummary
 from fairlead.generate.engine import Engine, Response
@@ -47,7 +47,7 @@ from fairlead.rollout.sample import measure_rollout, sample_responses, score_res
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate
-from fairlead.train.episodes import MiniBatch, describe_rollout, next_rows, response_seeds, show_episodes
+from fairlead.train.episodes import MiniBatch, describe_rollout, response_seeds, show_episodes
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.rows import load_tasks, policy_source, rejects_path, template_of
 from fairlead.train.stage import open_stage
@@ -78,7 +78,7 @@ def train_grpo(config: GrpoConfig) -> Path:
         stage.begin(first_step=first, num_steps=config.num_iterations, flops_per_token=learner.flops_per_token())
         for iteration in range(first, config.num_iterations):
             runtime.seed_step(iteration)
-            picked = next_rows(len(rows.train), config.prompts_per_iteration, runtime.seed, iteration)
+            picked = next_rows(rows.mixture, config.prompts_per_iteration, runtime.seed, iteration)
             rollout, metrics = learner.sample([rows.train[i] for i in picked], iteration)
             metrics |= learner.learn(rollout, iteration)
             tokens = int(rollout.response_mask.sum()) + sum(map(len, rollout.prompts))

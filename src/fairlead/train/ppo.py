@@ -23,7 +23,7 @@ from fairlead.config.common import DataConfig
 from fairlead.config.stages import PpoConfig
 from fairlead.data.collate import collate
 from fairlead.data.examples import Example
-from fairlead.data.sampler import epoch_order
+from fairlead.data.sampler import Mixture, epoch_order, next_rows
 from fairlead.errors import UserError
 from fairlead.evaluate.preference_accuracy import COLLAPSED_SPREAD
 from fairlead.evaluate.summary import Evaluation, StageSummary
@@ -37,7 +37,7 @@ from fairlead.rollout.sample import measure_rollout, sample_responses, score_res
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
-from fairlead.train.episodes import MiniBatch, describe_rollout, next_rows, response_seeds, show_episodes
+from fairlead.train.episodes import MiniBatch, describe_rollout, response_seeds, show_episodes
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.rows import (
     load_conversations,
@@ -83,7 +83,7 @@ def train_ppo(config: PpoConfig) -> Path:
         stage.begin(first_step=first, num_steps=config.num_iterations, flops_per_token=flops)
         for iteration in range(first, config.num_iterations):
             runtime.seed_step(iteration)
-            picked = next_rows(len(prompts.train), config.prompts_per_iteration, runtime.seed, iteration)
+            picked = next_rows(prompts.mixture, config.prompts_per_iteration, runtime.seed, iteration)
             rollout = learner.sample([prompts.train[i] for i in picked], iteration)
             metrics = learner.learn(rollout, iteration)
             learner.adapt_kl(metrics["kl_mean"], len(picked))
@@ -213,7 +213,7 @@ class _Learner:
     def _ptx(self, step: int) -> float:
         """Add the gradient of the SFT loss on the next conversations (Ouyang et al. 2022, eq. 2)."""
         config = self.config
-        picked = next_rows(len(self.ptx_rows), config.ptx_rows, self.runtime.seed + 2, step)
+        picked = next_rows(Mixture((len(self.ptx_rows),)), config.ptx_rows, self.runtime.seed + 2, step)
         examples = [self.ptx_rows[i] for i in picked]
         num_trained = sum(example.num_trained for example in examples)
 

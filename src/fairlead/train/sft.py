@@ -52,7 +52,7 @@ def train_sft(config: SftConfig) -> Path:
         stage.begin(first_step=first, num_steps=num_steps, flops_per_token=policy_flops(roles, num_forwards=1))
         for step in range(first, num_steps):
             runtime.seed_step(step)
-            picked = step_rows(len(rows.train), config.batch.rows, config.num_epochs, runtime.seed, step)
+            picked = step_rows(rows.mixture, config.batch.rows, config.num_epochs, runtime.seed, step)
             examples = [rows.train[i] for i in picked]
             metrics = _step(roles, optimizer, examples, config, runtime, step)
             num_tokens = sum(len(example.input_ids) for example in examples)
