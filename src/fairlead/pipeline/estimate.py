@@ -107,8 +107,8 @@ def _stage(journey: JourneyConfig, name: str, rates: _Rates, model: ModelFacts, 
     steps = ceil(rows / config.batch.rows) * config.num_epochs
     steps = min(steps, config.max_steps) if config.max_steps else steps
     tokens = steps * config.batch.rows * min(per_row, 2 * config.data.max_length)
-    work = tokens / rates.train + (tokens / rates.forward if name == "dpo" else 0.0)
-    return Estimate(start_up + work, memory, disk)
+    once = tokens / config.num_epochs / rates.forward if name == "dpo" else 0.0  # the reference reads every row once
+    return Estimate(start_up + tokens / rates.train + once, memory, disk)
 
 
 def _rows(journey: JourneyConfig, name: str, config: SftConfig | RewardConfig) -> int:

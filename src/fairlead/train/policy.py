@@ -2,6 +2,11 @@
 
 from pathlib import Path
 
+from jaxtyping import Float
+from torch import Tensor
+
+from fairlead.algos.masked import segment_sum
+from fairlead.batches import PackedBatch
 from fairlead.config.stages import EpochsConfig
 from fairlead.evaluate.summary import Evaluation
 from fairlead.models.build import add_trainable, ready
@@ -18,6 +23,11 @@ def policy_alone(source: Source, config: EpochsConfig, runtime: Runtime) -> Role
     roles = Roles()
     add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=config.model.lora.dropout)
     return ready(roles, config.model, runtime)
+
+
+def response_logprobs(roles: Roles, role: str, batch: PackedBatch) -> Float[Tensor, "S"]:
+    """Log-probability of the trained tokens of each sequence, nats; carries gradient."""
+    return segment_sum(roles(batch, role).logprobs, batch.sequence_of_target, len(batch.lengths))
 
 
 def policy_flops(roles: Roles, *, num_forwards: int) -> float:
