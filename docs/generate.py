@@ -8,7 +8,7 @@ from pathlib import Path
 from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options_page
 from fairlead.config.journey import JourneyConfig
-from fairlead.config.stages import DpoConfig, EvalConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig
+from fairlead.config.stages import DpoConfig, EvalConfig, GrpoConfig, KtoConfig, PpoConfig, RewardConfig, SftConfig
 from fairlead.errors import ExitCode
 
 VERBS = {
@@ -17,6 +17,7 @@ VERBS = {
     "ppo": PpoConfig,
     "grpo": GrpoConfig,
     "dpo": DpoConfig,
+    "kto": KtoConfig,
     "eval": EvalConfig,
     "chat": ChatConfig,
     "run": JourneyConfig,

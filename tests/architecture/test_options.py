@@ -7,13 +7,14 @@ from pathlib import Path
 from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options
 from fairlead.config.journey import JourneyConfig
-from fairlead.config.stages import DpoConfig, EvalConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig
+from fairlead.config.stages import DpoConfig, EvalConfig, GrpoConfig, KtoConfig, PpoConfig, RewardConfig, SftConfig
 
 ROOT = Path(__file__).parents[2]
 VERBS = {
     "sft": SftConfig,
     "reward": RewardConfig,
     "dpo": DpoConfig,
+    "kto": KtoConfig,
     "ppo": PpoConfig,
     "grpo": GrpoConfig,
     "eval": EvalConfig,

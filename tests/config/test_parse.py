@@ -247,7 +247,7 @@ def test_what_a_journey_makes_fits_where_it_is_named(tmp_path, word, says, fix):
 def test_a_journey_has_a_stage(tmp_path, text):
     error = mistake(tmp_path, text, JourneyConfig)
     assert "the recipe has no stage" in error.what
-    assert "split, sft, replies, reward, dpo, ppo" in error.fix
+    assert "split, sft, replies, reward, dpo, kto, ppo" in error.fix
 
 
 def test_a_stage_of_a_journey_has_no_folder_of_its_own(tmp_path):

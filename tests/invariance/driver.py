@@ -14,9 +14,10 @@ from typing import Any
 import orjson
 import pytest
 
-from fairlead.config.stages import DpoConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig
+from fairlead.config.stages import DpoConfig, GrpoConfig, KtoConfig, PpoConfig, RewardConfig, SftConfig
 from fairlead.train.dpo import train_dpo
 from fairlead.train.grpo import train_grpo
+from fairlead.train.kto import train_kto
 from fairlead.train.ppo import train_ppo
 from fairlead.train.reward import train_reward
 from fairlead.train.sft import train_sft
@@ -24,7 +25,8 @@ from fairlead.train.stage import Stage
 
 TRAINERS = {
     "sft": (SftConfig, train_sft), "reward": (RewardConfig, train_reward),
-    "dpo": (DpoConfig, train_dpo), "ppo": (PpoConfig, train_ppo), "grpo": (GrpoConfig, train_grpo),
+    "dpo": (DpoConfig, train_dpo), "kto": (KtoConfig, train_kto), "ppo": (PpoConfig, train_ppo),
+    "grpo": (GrpoConfig, train_grpo),
 }  # fmt: skip
 
 

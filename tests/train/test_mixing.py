@@ -8,7 +8,7 @@ from fairlead.config.common import DataConfig, RowsConfig
 from fairlead.errors import UserError
 from fairlead.models.sources import resolve
 from fairlead.train.rows import load_conversations, load_preferences, load_prompts, load_tasks, template_of
-from tiny_stages import TRAINERS, rows_of, write_rows
+from tiny_stages import ROWS_OF, TRAINERS, rows_of, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +19,15 @@ def files(world, tmp_path_factory):
     def halves(rows):
         cut = len(rows) // 3
         return [
-            str(write_rows(folder / f"{len(rows)}-{n}.jsonl", part)) for n, part in enumerate((rows[:cut], rows[cut:]))
+            str(write_rows(folder / f"{len(rows)}-{len(list(folder.iterdir()))}.jsonl", part))
+            for n, part in enumerate((rows[:cut], rows[cut:]))
         ]
 
-    return {"conversations": halves(rows_of(world.conversations)), "preferences": halves(rows_of(world.preferences))}
+    return {kind: halves(rows_of(getattr(world, kind))) for kind in ("conversations", "preferences", "judgements")}
 
 
 def kind_of(trainer):
-    return "conversations" if trainer in ("sft", "ppo", "grpo") else "preferences"
+    return ROWS_OF.get(trainer, "conversations")
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)

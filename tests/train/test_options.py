@@ -29,7 +29,7 @@ METRICS, SAMPLES, MODEL, STEPS, FORWARDS, CHECKPOINTS = (
     "forwards",
     "checkpoints",
 )
-EPOCHS = ("sft", "reward", "dpo")
+EPOCHS = ("sft", "reward", "dpo", "kto")
 PREFERRING = ("reward", "dpo")
 VISIBLE = {
     "model.tuning": (("sft",), "full", (), MODEL),
@@ -65,8 +65,10 @@ VISIBLE = {
     "score_at": (("reward",), "last_token", (), METRICS),
     "margin": (("reward",), "1.0", (), METRICS),
     "centring_coef": (("reward",), "1.0", (), METRICS),
-    "beta": (("dpo",), "0.5", (), METRICS),
-    "add_end_token": (("dpo",), "false", (), METRICS),
+    "beta": (("dpo", "kto"), "0.5", (), METRICS),
+    "add_end_token": (("dpo", "kto"), "false", (), METRICS),
+    "desirable_weight": (("kto",), "2.0", (), METRICS),
+    "undesirable_weight": (("kto",), "2.0", (), METRICS),
     "length_normalised": (("dpo",), "true", (), METRICS),
     "simpo_margin": (("dpo",), "0.2", ("loss=simpo",), METRICS),
     "sft_coef": (("dpo",), "0.5", (), METRICS),

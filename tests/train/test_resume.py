@@ -17,6 +17,7 @@ OPTIONS = {
     "sft": ("num_epochs=2", "model.lora.dropout=0.2", "eval_every_steps=3", "neftune_alpha=5"),
     "reward": ("num_epochs=3", "model.lora.dropout=0.2", "eval_every_steps=2"),
     "dpo": ("num_epochs=3", "model.lora.dropout=0.2"),
+    "kto": ("num_epochs=2", "model.lora.dropout=0.2", "eval_every_steps=2"),
     "ppo": ("num_iterations=7", "kl.controller=adaptive", "kl.horizon=20", "kl.target=0.001", "ptx_coef=0.5",
             "ptx_rows=2", "prompts_per_iteration=3"),
     "grpo": ("num_iterations=7", "num_epochs=2"),

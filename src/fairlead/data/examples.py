@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import combinations, groupby
 
 from fairlead.data.chat_template import ChatTemplate
-from fairlead.errors import UserError
-from fairlead.records import Conversation, Preference, Prompt, Rejection
+from fairlead.errors import ExitCode, UserError
+from fairlead.records import Conversation, Judgement, Preference, Prompt, Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,14 @@ class PairExample:
     def num_tokens(self) -> int:
         """Tokens of both sequences."""
         return len(self.chosen.input_ids) + len(self.rejected.input_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedExample:
+    """A response with its prompt in front, the response tokens trained, and whether it is desirable."""
+
+    response: Example
+    desirable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,54 @@ def preference_examples(
     return examples, rejections
 
 
+def judged_examples(
+    records: Sequence[Judgement], template: ChatTemplate, max_length: int, *, end_token: bool
+) -> tuple[list[JudgedExample], list[Rejection]]:
+    """One sequence per response, cut at the end; otherwise as `preference_examples`."""
+    examples: list[JudgedExample] = []
+    rejections: list[Rejection] = []
+    for record in records:
+        try:
+            responses = _response_examples(record, template, max_length, end_token=end_token)
+        except UserError as error:
+            rejections.append(_rejection(record.source, error.what))
+            continue
+        reason = _unusable(responses, max_length)
+        if reason:
+            rejections.append(_rejection(record.source, reason))
+        else:
+            judged = zip(responses, record.desirable, strict=True)
+            examples += [JudgedExample(response, desirable) for response, desirable in judged]
+    return examples, rejections
+
+
+def mismatched_examples(examples: Sequence[Example], max_length: int) -> list[Example]:
+    """For each example its prompt with the response of the next one that has another prompt, cut to `max_length`.
+
+    The next one of the last is the first. Raises UserError when all have the same prompt.
+    """
+    parts = [_parts(example) for example in examples]
+    found: list[Example] = []
+    for i, (prompt, _) in enumerate(parts):
+        others = (parts[(i + k) % len(parts)] for k in range(1, len(parts)))
+        response = next((response for other, response in others if other != prompt), None)
+        if response is None:
+            raise UserError(
+                "every row has the same prompt, so none can be read with the response to another one",
+                got=examples[i].source, want="rows of two prompts or more", fix="give more rows",
+                exit_code=ExitCode.BAD_DATA,
+            )  # fmt: skip
+        trained = (False,) * len(prompt) + (True,) * len(response)
+        found.append(Example((*prompt, *response)[:max_length], trained[:max_length], examples[i].source))
+    return found
+
+
+def _parts(example: Example) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Prompt and response tokens."""
+    cut = example.trained.index(True)
+    return example.input_ids[:cut], example.input_ids[cut:]
+
+
 def prompt_examples(
     records: Sequence[Prompt], template: ChatTemplate, max_length: int
 ) -> tuple[list[tuple[int, ...]], list[Rejection]]:
@@ -132,7 +188,7 @@ def prompt_examples(
 
 
 def _response_examples(
-    record: Preference, template: ChatTemplate, max_length: int, *, end_token: bool
+    record: Preference | Judgement, template: ChatTemplate, max_length: int, *, end_token: bool
 ) -> list[Example]:
     examples: list[Example] = []
     for response in record.responses:

@@ -9,9 +9,9 @@ from typing import Generic, TypeVar
 import orjson
 
 from fairlead.errors import ExitCode, UserError
-from fairlead.records import Conversation, Message, Preference, Prompt, Record
+from fairlead.records import Conversation, Judgement, Message, Preference, Prompt, Record
 
-R = TypeVar("R", Conversation, Preference, Prompt)
+R = TypeVar("R", Conversation, Preference, Judgement, Prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +86,18 @@ def _responses(record: Record) -> tuple[str, ...]:
             return ()
         case Preference():
             return record.responses
+        case Judgement():
+            return (*record.responses, str(record.desirable))
         case Conversation():
             return (record.messages[-1].content,)
 
 
 def _content(record: Record) -> list[object]:
-    messages = record.prompt if isinstance(record, Preference) else record.messages
-    responses = record.responses if isinstance(record, Preference) else ()
-    return [type(record).__name__, [[message.role, message.content] for message in messages], list(responses)]
+    judged = isinstance(record, Preference | Judgement)
+    messages = record.prompt if judged else record.messages
+    labels = [record.desirable] if isinstance(record, Judgement) else []
+    turns = [[message.role, message.content] for message in messages]
+    return [type(record).__name__, turns, list(record.responses) if judged else [], *labels]
 
 
 def _sizes(parts: Mapping[str, float | int], rows: Sequence[int]) -> dict[str, int]:

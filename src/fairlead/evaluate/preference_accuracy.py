@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, pstdev
 
 from fairlead.config.common import ForwardConfig
-from fairlead.data.examples import PairExample
+from fairlead.data.examples import Example, JudgedExample, PairExample
 from fairlead.evaluate.summary import PreferenceAccuracy, Scorer, preference_accuracy
 from fairlead.models.outputs import per_sequence
 from fairlead.models.roles import Roles
@@ -22,8 +22,15 @@ def pair_scores(
 ) -> Scores:
     """Scores of the chosen and of the rejected responses; for a policy the summed log-probability of each response."""
     examples = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
-    sums = [float(values.double().sum()) for values in per_sequence(roles, role, examples, batch, runtime)]
-    return sums[0::2], sums[1::2]
+    scores = sequence_scores(roles, role, examples, batch, runtime)
+    return scores[0::2], scores[1::2]
+
+
+def sequence_scores(
+    roles: Roles, role: str, examples: Sequence[Example], batch: ForwardConfig, runtime: Runtime
+) -> list[float]:
+    """Score of each example; for a policy the summed log-probability of its trained tokens."""
+    return [float(values.double().sum()) for values in per_sequence(roles, role, examples, batch, runtime)]
 
 
 def score_facts(scores: Iterable[Scores]) -> dict[str, float]:
@@ -49,3 +56,27 @@ def measure_preferences(
         accuracy_of(name, pairs, pair_scores(roles, role, pairs, batch, runtime), scorer=scorer)
         for name, pairs in groups.items()
     )
+
+
+def measure_judgements(
+    roles: Roles, role: str, groups: Mapping[str, Sequence[JudgedExample]], reference: Sequence[float],
+    batch: ForwardConfig, runtime: Runtime,
+) -> tuple[PreferenceAccuracy, ...]:  # fmt: skip
+    """How often a desirable response gained more over the reference than an undesirable one.
+
+    The first desirable response of a group is compared with its first undesirable one, and so on: those of one prompt
+    where rows were pairs, and each response once at most, so that the interval holds. `reference` are the scores of the
+    groups' responses under the reference, in order. A group without responses of both kinds is left out.
+    """
+    found: list[PreferenceAccuracy] = []
+    before = iter(reference)
+    for name, rows in groups.items():
+        scores = sequence_scores(roles, role, [row.response for row in rows], batch, runtime)
+        judged = [(score - next(before), row) for row, score in zip(rows, scores, strict=True)]
+        good, bad = ([one for one in judged if one[1].desirable is label] for label in (True, False))
+        num_pairs = min(len(good), len(bad))
+        if num_pairs:
+            chosen, rejected = ([gain for gain, _ in side[:num_pairs]] for side in (good, bad))
+            lengths = [[row.response.num_trained for _, row in side[:num_pairs]] for side in (good, bad)]
+            found.append(preference_accuracy(name, chosen, rejected, *lengths, scorer="log-ratio"))
+    return tuple(found)

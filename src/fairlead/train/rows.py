@@ -11,9 +11,11 @@ from fairlead.config.common import DataConfig, ModelConfig, RowsConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import (
     Example,
+    JudgedExample,
     PairExample,
     Task,
     conversation_examples,
+    judged_examples,
     preference_examples,
     prompt_examples,
     task_examples,
@@ -23,6 +25,7 @@ from fairlead.data.load import (
     Loaded,
     check_rejections,
     read_conversations,
+    read_judgements,
     read_preferences,
     read_prompts,
     write_rejections,
@@ -35,7 +38,7 @@ from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.summary import CHINESE_REPLIES, ENGLISH_REPLIES
 from fairlead.models.loading import require_context, tokenizer_in
 from fairlead.models.sources import Source, resolve
-from fairlead.records import Conversation, Preference, Prompt, Rejection
+from fairlead.records import Conversation, Judgement, Preference, Prompt, Rejection
 from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.start import Runtime
 
@@ -99,6 +102,17 @@ def load_preferences(
         return preference_examples(records, template, data.max_length, end_token=end_token)
 
     return _load(data, read_preferences, encode, lambda record: record.chosen, rejects, seed)
+
+
+def load_judgements(
+    data: DataConfig, template: ChatTemplate, *, end_token: bool, rejects: Path | None, seed: int
+) -> Rows[JudgedExample]:
+    """Responses, each desirable or not, with the response tokens trained."""
+
+    def encode(records: Sequence[Judgement]) -> tuple[list[JudgedExample], list[Rejection]]:
+        return judged_examples(records, template, data.max_length, end_token=end_token)
+
+    return _load(data, read_judgements, encode, lambda record: record.responses[0], rejects, seed)
 
 
 def load_prompts(data: RowsConfig, template: ChatTemplate, *, rejects: Path | None, seed: int) -> Rows[tuple[int, ...]]:
