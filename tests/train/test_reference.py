@@ -95,6 +95,23 @@ def test_no_second_model_is_there_and_one_forward_serves_a_step(world, tmp_path,
     assert set(sizes) == {1}
 
 
+@pytest.mark.parametrize("trainer", ["dpo", "kto"])
+def test_the_reference_reads_what_the_first_epoch_reads(world, tmp_path, monkeypatch, trainer):
+    """The same tokens side by side in every pass: what else is in a pass moves the last digits."""
+    read = {True: [], False: []}
+    real = Roles.forward
+
+    def forward(roles, batch, role, **more):
+        read[torch.is_grad_enabled()].append(batch.input_ids.tolist())
+        return real(roles, batch, role, **more)
+
+    monkeypatch.setattr(Roles, "forward", forward)
+    words = ("batch.rows=6", "batch.micro_batch_tokens=300", "data.held_out_rows=0")
+    world.run(trainer, tmp_path, "num_epochs=1", *words)
+    assert len(read[True]) > 6
+    assert read[False][: len(read[True])] == read[True]
+
+
 def test_only_pairs_that_a_step_sees_are_read(world, tmp_path):
     found = kept(world.run("dpo", tmp_path, *ROWS, "max_steps=1", "data.held_out_rows=0"))
     assert found.shape == (20, 2)
