@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fairlead.artifacts.stages import stage_folder
 from tiny import write_conversations, write_preferences
+from tiny_stages import ROWS_OF, write_rows
 
 from .driver import run
 
@@ -62,6 +63,8 @@ class Laboratory:
         self.folder, self.tiny = folder, tiny
         self.conversations = write_conversations(folder / "conversations.jsonl", 16)
         self.preferences = write_preferences(folder / "preferences.jsonl", 16)
+        rows = [orjson.loads(line) | {"label": i % 3 > 0} for i, line in enumerate(self.conversations.open())]
+        self.judgements = write_rows(folder / "judgements.jsonl", rows)
 
     def output(self, case: Case) -> Path:
         """The run folder of a case; its stage folder lies inside."""
@@ -76,7 +79,7 @@ class Laboratory:
     def job(self, case: Case) -> dict[str, Any]:
         first = case.layout == "parent" or case.stage in ("sft", "reward")
         start = self.tiny(case.family) if first else self.result(self.parent(case, "sft"))
-        rows = self.preferences if case.stage in ("reward", "dpo", "kto") else self.conversations
+        rows = getattr(self, ROWS_OF.get(case.stage, "conversations"))
         # Two ranks share 7 of ppo's as 4 and 3, so that one runs an idle one in every step of policy and critic.
         most = 7 if case.stage in ("ppo", "grpo") and not case.checkpointed else 8
         micro_batches = 1 if case.layout == "1x1" else most
