@@ -9,7 +9,7 @@ from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options_page
 from fairlead.config.journey import JourneyConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
-from fairlead.config.stages import DpoConfig, EvalConfig, RewardConfig, SftConfig
+from fairlead.config.stages import DpoConfig, EvalConfig, KtoConfig, RewardConfig, SftConfig
 from fairlead.errors import ExitCode
 
 VERBS = {
@@ -18,6 +18,7 @@ VERBS = {
     "ppo": PpoConfig,
     "grpo": GrpoConfig,
     "dpo": DpoConfig,
+    "kto": KtoConfig,
     "eval": EvalConfig,
     "chat": ChatConfig,
     "run": JourneyConfig,

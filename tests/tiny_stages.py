@@ -8,9 +8,10 @@ from pathlib import Path
 
 from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.parse import load
-from fairlead.config.stages import DpoConfig, RewardConfig, SftConfig
+from fairlead.config.stages import DpoConfig, KtoConfig, RewardConfig, SftConfig
 from fairlead.train.dpo import train_dpo
 from fairlead.train.grpo import train_grpo
+from fairlead.train.kto import train_kto
 from fairlead.train.ppo import train_ppo
 from fairlead.train.reward import train_reward
 from fairlead.train.sft import train_sft
@@ -20,9 +21,12 @@ TRAINERS = {
     "sft": (SftConfig, train_sft),
     "reward": (RewardConfig, train_reward),
     "dpo": (DpoConfig, train_dpo),
+    "kto": (KtoConfig, train_kto),
     "ppo": (PpoConfig, train_ppo),
     "grpo": (GrpoConfig, train_grpo),
 }
+
+ROWS_OF = {"reward": "preferences", "dpo": "preferences", "kto": "judgements"}  # the others: conversations
 
 _ENGLISH = [
     "the",
@@ -82,6 +86,18 @@ def preferences(count, seed=1):
     ]
 
 
+def judgements(count, seed=2):
+    """Answers with a label: a desirable one begins with yes, an undesirable one with no; two of three are desirable."""
+    rng = random.Random(seed)
+    rows = []
+    for i in range(count):
+        desirable = i % 3 != 2
+        answer = ("yes " if desirable else "no ") + _words(rng, False, 1 + i % 4)
+        turns = [("user", f"{_words(rng, False, 3 + i % 4)} {i}"), ("assistant", answer)]
+        rows.append({"messages": [{"role": role, "content": text} for role, text in turns], "label": desirable})
+    return rows
+
+
 def write_rows(path, rows):
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -97,11 +113,12 @@ class TinyWorld:
         self.model = tiny_model(self.root / "model")
         self.conversations = write_rows(self.root / "conversations.jsonl", conversations(24))
         self.preferences = write_rows(self.root / "preferences.jsonl", preferences(20))
+        self.judgements = write_rows(self.root / "judgements.jsonl", judgements(24))
         self.reward = self.run("reward", self.root / "reward-run", "num_epochs=2")
 
     def words(self, trainer, output, *overrides):
         """What would stand on the command line."""
-        rows = self.conversations if trainer in ("sft", "ppo", "grpo") else self.preferences
+        rows = getattr(self, ROWS_OF.get(trainer, "conversations"))
         words = [
             f"output={output}", f"model.name={self.model}", "model.lora.rank=4", f"data.train={rows}",
             "data.max_length=256", "runtime.device=cpu", "runtime.dtype=float32",

@@ -63,6 +63,16 @@ class Preference:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """Responses to one prompt, each called desirable or not by itself. `source` is `file:line`."""
+
+    prompt: tuple[Message, ...]
+    responses: tuple[str, ...]
+    desirable: tuple[bool, ...]
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Rejection:
     """A row that could not be used: where it stands and why."""
 
@@ -71,4 +81,4 @@ class Rejection:
     reason: str
 
 
-Record = Conversation | Prompt | Preference
+Record = Conversation | Prompt | Preference | Judgement

@@ -8,13 +8,14 @@ from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options
 from fairlead.config.journey import JourneyConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
-from fairlead.config.stages import DpoConfig, EvalConfig, RewardConfig, SftConfig
+from fairlead.config.stages import DpoConfig, EvalConfig, KtoConfig, RewardConfig, SftConfig
 
 ROOT = Path(__file__).parents[2]
 VERBS = {
     "sft": SftConfig,
     "reward": RewardConfig,
     "dpo": DpoConfig,
+    "kto": KtoConfig,
     "ppo": PpoConfig,
     "grpo": GrpoConfig,
     "eval": EvalConfig,

@@ -187,7 +187,7 @@ def test_a_recipe_without_a_stage(here, early, text):
     (here / "r.yaml").write_text(text)
     lines = early(USAGE, "run", "r.yaml")
     assert lines[0] == "error: r.yaml: the recipe has no stage"
-    assert "split, sft, replies, reward, dpo, ppo" in lines[-1]
+    assert "split, sft, replies, reward, dpo, kto, ppo" in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,8 @@ def test_show_names_a_command_that_takes_these_rows(command, home, kind):
     printed = command("data", "show", f"{kind}.jsonl", "--model", "tiny")
     assert ("next: fairlead sft" in printed) is False
     assert ("next: fairlead reward" in printed) == (kind == "pairs")
+    assert ("next: fairlead kto" in printed) == (kind == "labelled")
+    assert (":1 undesirable: " in printed) == (kind == "labelled")
 
 
 def test_runs_inside_a_run(command, home, monkeypatch):

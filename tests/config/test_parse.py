@@ -213,6 +213,7 @@ sft: {data: {train: "@split/sft.jsonl"}}
 replies: {train: "@split/sft.jsonl"}
 reward: {model: {name: "@sft"}, data: {train: "@replies/train.jsonl"}}
 dpo: {data: {train: "@replies/train.jsonl"}}
+kto: {data: {train: "@replies/train.jsonl"}}
 ppo: {model: {name: "@sft"}, reward_model: "@reward", data: {train: "@split/held_out.jsonl"}}
 eval: {prompts: "@replies/train.jsonl", preferences: "@replies/train.jsonl", reward_model: "@reward", parent: "@sft"}
 """
@@ -226,12 +227,17 @@ eval: {prompts: "@replies/train.jsonl", preferences: "@replies/train.jsonl", rew
         ("dpo.data.held_out=@replies/held_out.jsonl", "no file of preferences", "@replies/train.jsonl"),  # not made
         ("sft.data.train=@split", "sft.data.train names @split,", "@split/sft.jsonl"),
         ("reward.data.train=@split/sft.jsonl", "reward.data.train names @split/sft.jsonl, which is no file", ""),
+        (
+            "kto.data.train=@split/sft.jsonl",
+            "kto.data.train names @split/sft.jsonl, which is no file of judgements",
+            "@replies",
+        ),
         ("replies.held_out=@replies/train.jsonl", "no earlier stage of this recipe makes", "@sft"),
         ("ppo.ptx_data=@replies/train.jsonl", "ppo.ptx_data names", "@split/sft.jsonl"),
         ("eval.conversations=@replies/train.jsonl", "eval.conversations names", "@split/sft.jsonl"),
         ("eval.reward_model=@sft", "eval.reward_model names @sft, which is no reward model of this recipe", "@reward"),
         ("ppo.reward_model=@sft", "ppo.reward_model names @sft", "@reward"),
-        ("ppo.model.name=@reward", "ppo.model.name names @reward, which is no policy model", "@sft, @dpo"),
+        ("ppo.model.name=@reward", "ppo.model.name names @reward, which is no policy model", "@sft, @dpo, @kto"),
         ("dpo.model.name=@split", "dpo.model.name names @split", "@sft"),
         ("replies.model=@split", "replies.model names @split", "@sft"),
     ],
@@ -248,7 +254,7 @@ def test_what_a_journey_makes_fits_where_it_is_named(tmp_path, word, says, fix):
 def test_a_journey_has_a_stage(tmp_path, text):
     error = mistake(tmp_path, text, JourneyConfig)
     assert "the recipe has no stage" in error.what
-    assert "split, sft, replies, reward, dpo, ppo" in error.fix
+    assert "split, sft, replies, reward, dpo, kto, ppo" in error.fix
 
 
 def test_a_stage_of_a_journey_has_no_folder_of_its_own(tmp_path):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.data.load import kind_of, read_conversations, read_preferences, read_prompts
+from fairlead.data.load import kind_of, read_conversations, read_judgements, read_preferences, read_prompts
 from fairlead.errors import UserError
 from fairlead.records import Conversation, Message, Preference, Prompt
 
@@ -237,6 +237,37 @@ def test_labelled_answers_are_not_taken_for_good_ones(tmp_path):
     with pytest.raises(UserError, match="labelled answers"):
         read_conversations([path])
     assert read_prompts([path]).records[0].messages == (user("q"),)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"messages": TURNS, "label": False}, (("a",), (False,))),
+        ({"conversations": TURNS, "kto_tag": True}, (("a",), (True,))),
+        ({"prompt": "q", "completion": "a", "label": True}, (("a",), (True,))),
+        ({"prompt": "q", "chosen": "b", "rejected": "a"}, (("b", "a"), (True, False))),
+        ({"instruction": "q", "output": ["c", "b", "a"]}, (("c", "a"), (True, False))),
+    ],
+)
+def test_judgements(tmp_path, row, expected):
+    path = write(tmp_path / "rows.jsonl", row)
+    (record,) = read_judgements([path]).records
+    assert (record.prompt, record.source) == ((user("q"),), f"{path}:1")
+    assert (record.responses, record.desirable) == expected
+
+
+def test_judgements_that_cannot_be_used(tmp_path):
+    rows = [
+        {"messages": TURNS, "label": True},
+        {"messages": TURNS, "label": None},
+        {"messages": TURNS[:1], "label": True},
+    ]
+    path = write(tmp_path / "rows.jsonl", *rows)
+    reasons = [rejection.reason for rejection in read_judgements([path], max_reject_rate=1).rejections]
+    assert "the label is missing" in reasons[0]
+    assert "no answer to learn" in reasons[1]
+    with pytest.raises(UserError, match="holds conversations"):
+        read_judgements([write(tmp_path / "plain.jsonl", {"messages": TURNS})])
 
 
 def turns(*roles_and_texts):

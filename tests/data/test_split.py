@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from fairlead.data.split import normalise_prompt, split_by_prompt, split_digest, without_prompts_of
 from fairlead.errors import UserError
-from fairlead.records import Conversation, Message, Preference, Prompt
+from fairlead.records import Conversation, Judgement, Message, Preference, Prompt
 
 
 def prompt(text: str, source: str = "") -> Prompt:
@@ -111,3 +111,13 @@ def test_too_few_rows_say_so():
     with pytest.raises(UserError, match="too few rows") as caught:
         split_by_prompt([prompt("a")], parts={"held_out": 64, "train": 1.0}, seed=0)
     assert caught.value.exit_code == 65
+
+
+def test_one_answer_with_two_labels_is_no_duplicate():
+    records = [
+        Judgement((Message("user", "q"),), ("a",), (label,), f"f:{n}") for n, label in enumerate((True, False, True))
+    ]
+    split = split_by_prompt(records, parts={"train": 1.0}, seed=0)
+    assert [record.desirable for record in split.parts["train"]] == [(True,), (False,)]
+    assert split.digest != split_by_prompt(records[:1], parts={"train": 1.0}, seed=0).digest
+    assert split_digest({"a": records[:1]}) != split_digest({"a": records[1:2]})

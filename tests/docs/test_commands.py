@@ -17,6 +17,7 @@ from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.parse import load
 from fairlead.config.stages import DpoConfig, RewardConfig
 from tiny import tiny_model, write_conversations, write_preferences
+from tiny_stages import judgements, write_rows
 
 SHOWN = [(page, words) for page in PAGES for words in commands(page)]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
@@ -80,6 +81,7 @@ SMALL = {
     "sft": ["--model", "tiny", "--max-steps", "2", "--checkpoint.every-steps", "1", "--eval-every-steps", "1"],
     "reward": ["--max-steps", "2", "--eval-every-steps", "1"],
     "dpo": ["--max-steps", "2", "--eval-every-steps", "1"],
+    "kto": ["--max-steps", "2", "--eval-every-steps", "1"],
     "ppo": [
         "--num-iterations", "1", "--prompts-per-iteration", "4", "--mini-batch-size", "2",
         "--sampling.max-new-tokens", "4", "--ptx-coef", "0.1", "--ptx-data", "my.jsonl",
@@ -102,6 +104,7 @@ def walked(tmp_path_factory):
     for name in ("my", "held_out", "prompts"):
         write_conversations(folder / f"{name}.jsonl", 40, seed=len(name))
     write_preferences(folder / "pairs.jsonl", 20)
+    write_rows(folder / "labelled.jsonl", judgements(20))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for words in commands(ROOT / "docs" / "getting-started.md", mark="run"):

@@ -5,10 +5,13 @@ import re
 
 from docs.blocks import ROOT, blocks
 from fairlead.data.layouts import LAYOUTS, detect
-from fairlead.data.load import read_conversations, read_preferences, read_prompts
+from fairlead.data.load import read_conversations, read_judgements, read_preferences, read_prompts
 
 PAGE = (ROOT / "docs" / "data-layouts.md").read_text()
-READERS = {"conversations": read_conversations, "preferences": read_preferences, "prompts": read_prompts}
+READERS = {
+    "conversations": read_conversations, "preferences": read_preferences, "labelled answers": read_judgements,
+    "prompts": read_prompts,
+}  # fmt: skip
 
 
 def test_every_layout_is_shown_and_read(tmp_path):
@@ -16,7 +19,7 @@ def test_every_layout_is_shown_and_read(tmp_path):
     rows = [json.loads(text) for _, text in blocks(ROOT / "docs" / "data-layouts.md", "json")]
     assert {detect(row).name for row in rows} == set(kinds)
     named = re.findall(r"^`([a-z-]+)`.*\n```json\n(.*)\n```", PAGE, flags=re.MULTILINE)
-    assert {name for name, _ in named} == set(kinds) - {"labelled"}
+    assert {name for name, _ in named} == set(kinds)
     for name, row in named:
         assert detect(json.loads(row)).name == name
         file = tmp_path / f"{name}.jsonl"

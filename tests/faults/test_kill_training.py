@@ -21,6 +21,7 @@ OPTIONS = {
     "sft": ("num_epochs=2", "model.lora.dropout=0.1"),  # 8 steps
     "reward": ("num_epochs=3",),  # 9 steps
     "dpo": ("num_epochs=3",),
+    "kto": ("num_epochs=2",),
     "ppo": ("num_iterations=5", "prompts_per_iteration=3", "kl.controller=adaptive", "kl.horizon=50"),
 }
 
@@ -76,7 +77,7 @@ POINTS = {
 }
 CHOSEN = [("sft", point) for point in POINTS] + [
     (trainer, point)
-    for trainer in ("reward", "dpo", "ppo")
+    for trainer in ("reward", "dpo", "kto", "ppo")
     for point in ("with steps that no checkpoint holds", "half of a checkpoint is written")
 ]
 

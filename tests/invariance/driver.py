@@ -15,9 +15,10 @@ import orjson
 import pytest
 
 from fairlead.config.online import GrpoConfig, PpoConfig
-from fairlead.config.stages import DpoConfig, RewardConfig, SftConfig
+from fairlead.config.stages import DpoConfig, KtoConfig, RewardConfig, SftConfig
 from fairlead.train.dpo import train_dpo
 from fairlead.train.grpo import train_grpo
+from fairlead.train.kto import train_kto
 from fairlead.train.ppo import train_ppo
 from fairlead.train.reward import train_reward
 from fairlead.train.sft import train_sft
@@ -25,7 +26,8 @@ from fairlead.train.stage import Stage
 
 TRAINERS = {
     "sft": (SftConfig, train_sft), "reward": (RewardConfig, train_reward),
-    "dpo": (DpoConfig, train_dpo), "ppo": (PpoConfig, train_ppo), "grpo": (GrpoConfig, train_grpo),
+    "dpo": (DpoConfig, train_dpo), "kto": (KtoConfig, train_kto), "ppo": (PpoConfig, train_ppo),
+    "grpo": (GrpoConfig, train_grpo),
 }  # fmt: skip
 
 

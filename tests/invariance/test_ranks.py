@@ -19,10 +19,11 @@ from torch import Tensor
 
 from fairlead.artifacts.stages import stage_folder
 from tiny import write_conversations, write_preferences, write_ranked
+from tiny_stages import ROWS_OF, write_rows
 
 from .driver import run
 
-STAGES = ("sft", "reward", "dpo", "ppo", "grpo")
+STAGES = ("sft", "reward", "dpo", "kto", "ppo", "grpo")
 ROWS = 11  # rows of a step: 8 micro-batches; the second step has 5, so one rank of two runs an idle micro-batch
 pytestmark = pytest.mark.timeout(1800)  # the whole matrix trains about 200 stages before its first test
 LAYOUTS = ("1x1", "replicated", "fsdp", "replicated-resumed", "fsdp-resumed")
@@ -42,7 +43,8 @@ QUICK = [
     Case("1x1", "sft", "full"), Case("replicated", "sft", "full"), Case("fsdp", "sft", "full"),
     Case("fsdp", "reward", "full"), Case("replicated", "dpo", "lora"), Case("fsdp", "dpo", "lora"),
     Case("replicated", "ppo", "lora"), Case("fsdp", "ppo", "lora"), Case("fsdp-resumed", "ppo", "lora"),
-    Case("replicated", "grpo", "lora"), Case("fsdp", "grpo", "full"),
+    Case("replicated", "kto", "lora"), Case("fsdp", "kto", "full"), Case("replicated", "grpo", "lora"),
+    Case("fsdp", "grpo", "full"),
 ]  # fmt: skip
 WHOLE = [Case(layout, stage, tuning) for layout in LAYOUTS for stage in STAGES for tuning in ("lora", "full")]
 WHOLE += [
@@ -62,6 +64,8 @@ class Laboratory:
         self.conversations = write_conversations(folder / "conversations.jsonl", 16)
         self.preferences = write_preferences(folder / "preferences.jsonl", 16)
         self.ranked = write_ranked(folder / "ranked.jsonl", 16)
+        rows = [orjson.loads(line) | {"label": i % 3 > 0} for i, line in enumerate(self.conversations.open())]
+        self.judgements = write_rows(folder / "judgements.jsonl", rows)
 
     def output(self, case: Case) -> Path:
         """The run folder of a case; its stage folder lies inside."""
@@ -76,7 +80,7 @@ class Laboratory:
     def job(self, case: Case) -> dict[str, Any]:
         first = case.layout == "parent" or case.stage in ("sft", "reward")
         start = self.tiny(case.family) if first else self.result(self.parent(case, "sft"))
-        rows = {"reward": self.ranked, "dpo": self.preferences}.get(case.stage, self.conversations)
+        rows = self.ranked if case.stage == "reward" else getattr(self, ROWS_OF.get(case.stage, "conversations"))
         # Two ranks share 7 of ppo's as 4 and 3, so that one runs an idle one in every step of policy and critic.
         most = 7 if case.stage in ("ppo", "grpo") and not case.checkpointed else 8
         micro_batches = 1 if case.layout == "1x1" else most
@@ -116,7 +120,7 @@ class Laboratory:
             self.parent(c, s)
             for c in cases
             for s in ("sft", "reward")
-            if c.stage in ("ppo", "grpo") or (c.stage, s) == ("dpo", "sft")
+            if c.stage in ("ppo", "grpo") or (c.stage in ("dpo", "kto") and s == "sft")
         ]
         alone = [case for case in cases if case.layout == "1x1"]
         twins = [case._replace(layout="1x8") for case in cases]

@@ -21,6 +21,7 @@ SMALL = {
     "replies": ["replies.sampling.max_new_tokens=12", "replies.max_tokens=12", "replies.min_tokens=1"],
     "reward": ["reward.max_steps=2", "reward.batch.rows=4"],
     "dpo": ["dpo.max_steps=2", "dpo.batch.rows=4"],
+    "kto": ["kto.max_steps=2", "kto.batch.rows=4"],
     "ppo": [
         "ppo.num_iterations=2", "ppo.prompts_per_iteration=4", "ppo.mini_batch_size=2", "ppo.sampling.max_new_tokens=4",
     ],
@@ -47,7 +48,7 @@ def overrides(name, folder, model):
             words += [f"eval.prompts={rows}"] if not journey.split else []
         elif stage != "replies":
             words += [f"{stage}.model={model}"] if not config.model.name.startswith("@") else []
-            file = pairs if stage in ("reward", "dpo") else rows
+            file = pairs if stage in ("reward", "dpo", "kto") else rows
             words += [f"{stage}.data={file}"] if not config.data.train[0].startswith("@") else []
             named = getattr(config.data, "held_out", ())  # ppo holds nothing out
             held_out = named and not named[0].startswith("@")

@@ -21,12 +21,14 @@ OPTIONS = {
     "sft": ("num_epochs=5", "max_steps=20", "optim.warmup_steps=3", "optim.weight_decay=0.01"),
     "reward": ("num_epochs=7", "max_steps=20"),
     "dpo": ("num_epochs=7", "max_steps=20"),
+    "kto": ("num_epochs=5", "max_steps=20"),
     "ppo": ("num_iterations=20", "prompts_per_iteration=4", "mini_batch_size=2", "kl.coef=0.1", "ptx_coef=0.1",
             "ptx_rows=2"),
     "grpo": ("num_iterations=20", "prompts_per_iteration=2", "num_responses_per_prompt=4", "mini_batch_size=4"),
 }  # fmt: skip
 KEPT = ("loss", "policy_loss", "value_loss", "ptx_loss", "grad_norm", "critic_grad_norm", "kl_mean", "score_mean",
-        "entropy", "accuracy", "margin")  # fmt: skip
+        "entropy", "accuracy", "margin",
+        "kl_mismatched")  # fmt: skip
 
 
 def trajectory(world, trainer, output, *more):
@@ -34,7 +36,7 @@ def trajectory(world, trainer, output, *more):
     ptx = (f"ptx_data={world.conversations}",) if trainer == "ppo" else ()
     stage = world.run(trainer, output, "optim.lr=0.001", *ptx, *OPTIONS[trainer], *more)
     rows = rows_of(stage / "metrics.jsonl")
-    return {name: [row[name] for row in rows] for name in KEPT if name in rows[0]}
+    return {name: [row[name] for row in rows] for name in KEPT if all(name in row for row in rows)}
 
 
 def main():

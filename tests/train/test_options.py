@@ -30,7 +30,7 @@ METRICS, SAMPLES, MODEL, STEPS, FORWARDS, CHECKPOINTS = (
     "forwards",
     "checkpoints",
 )
-EPOCHS = ("sft", "reward", "dpo")
+EPOCHS = ("sft", "reward", "dpo", "kto")
 PREFERRING = ("reward", "dpo")
 VISIBLE = {
     "model.tuning": (("sft",), "full", (), MODEL),
@@ -68,8 +68,10 @@ VISIBLE = {
     "margin": (("reward",), "1.0", (), METRICS),
     "centring_coef": (("reward",), "1.0", (), METRICS),
     "normalise_head": (("reward",), "true", (), METRICS),
-    "beta": (("dpo",), "0.5", (), METRICS),
-    "add_end_token": (("dpo",), "false", (), METRICS),
+    "beta": (("dpo", "kto"), "0.5", (), METRICS),
+    "add_end_token": (("dpo", "kto"), "false", (), METRICS),
+    "desirable_weight": (("kto",), "2.0", (), METRICS),
+    "undesirable_weight": (("kto",), "2.0", (), METRICS),
     "length_normalised": (("dpo",), "true", (), METRICS),
     "simpo_margin": (("dpo",), "0.2", ("loss=simpo",), METRICS),
     "sft_coef": (("dpo",), "0.5", (), METRICS),
@@ -119,6 +121,7 @@ ELSEWHERE = {
     "model.revision": "test_a_revision_reaches_the_hub",
     "model.activation_checkpointing": "test_activation_checkpointing_changes_no_number",
     "data.train": "test_rows_come_from_the_files_that_are_named",
+    "data.weights": "test_weights_change_what_a_trainer_sees in test_mixing.py",
     "data.held_out": "test_rows_come_from_the_files_that_are_named",
     "data.max_reject_rate": "test_rows_that_cannot_be_used_are_listed in test_trainers.py",
     "runtime.device": "test_a_device_that_is_not_there_is_told",

@@ -10,12 +10,12 @@ from transformers import AutoModelForCausalLM
 from fairlead.artifacts.manifest import read_manifest
 from fairlead.config.common import DataConfig
 from fairlead.data.chat_template import ChatTemplate
+from fairlead.data.sampler import Mixture, next_rows
 from fairlead.models.loading import tokenizer_in
 from fairlead.models.sources import resolve
 from fairlead.rollout.rules import load_rules
 from fairlead.runtime.start import start
 from fairlead.train import ppo
-from fairlead.train.episodes import next_rows
 from fairlead.train.rows import load_conversations, load_tasks
 
 TEMPERATURE, KL_COEF, SCORE_CLIP, PENALTY = 0.7, 0.3, 0.9, 0.25
@@ -254,7 +254,7 @@ def ptx_loss(policy, ptx, learner, step):
     """Mean negative log-probability per trained token of the step's conversations, at temperature 1."""
     if not ptx:
         return torch.zeros(())
-    rows = [ptx[i] for i in next_rows(len(ptx), 4, learner.runtime.seed + 2, step)]
+    rows = [ptx[i] for i in next_rows(Mixture((len(ptx),)), 4, learner.runtime.seed + 2, step)]
     total, count = torch.zeros(()), 0
     for row in rows:
         logits, _ = policy.run(row.input_ids)
@@ -266,7 +266,7 @@ def ptx_loss(policy, ptx, learner, step):
 
 
 def test_the_stream_of_prompts_passes_over_all_before_any_comes_again():
-    drawn = [p for iteration in range(7) for p in next_rows(5, 3, 11, iteration)]
+    drawn = [p for iteration in range(7) for p in next_rows(Mixture((5,)), 3, 11, iteration)]
     assert all(sorted(drawn[first : first + 5]) == [0, 1, 2, 3, 4] for first in range(0, 20, 5))
     assert drawn[:5] != drawn[5:10]
-    assert sorted(next_rows(2, 6, 11, 0)) == [0, 0, 0, 1, 1, 1]
+    assert sorted(next_rows(Mixture((2,)), 6, 11, 0)) == [0, 0, 0, 1, 1, 1]

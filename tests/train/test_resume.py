@@ -9,7 +9,7 @@ import pytest
 from fairlead.artifacts.manifest import digest
 from fairlead.errors import ExitCode
 from fairlead.runtime.progress import Progress
-from fairlead.train import ppo, sft
+from fairlead.train import policy, ppo
 from tiny_stages import TRAINERS, fingerprints, rows_of
 
 # Dropout and PTX draw random numbers; the adaptive controller and the critic have state of their own.
@@ -17,6 +17,7 @@ OPTIONS = {
     "sft": ("num_epochs=2", "model.lora.dropout=0.2", "eval_every_steps=3", "neftune_alpha=5"),
     "reward": ("num_epochs=3", "model.lora.dropout=0.2", "eval_every_steps=2"),
     "dpo": ("num_epochs=3", "model.lora.dropout=0.2"),
+    "kto": ("num_epochs=2", "model.lora.dropout=0.2", "eval_every_steps=2"),
     "ppo": ("num_iterations=7", "kl.controller=adaptive", "kl.horizon=20", "kl.target=0.001", "ptx_coef=0.5",
             "ptx_rows=2", "prompts_per_iteration=3"),
     "grpo": ("num_iterations=7", "num_epochs=2"),
@@ -101,8 +102,8 @@ def test_a_signal_in_the_last_step_saves_and_the_next_run_only_finishes(
 
 
 def test_a_signal_while_the_end_is_measured_finishes_the_stage_first(world, tmp_path, monkeypatch):
-    real = sft.role_tensors
-    monkeypatch.setattr(sft, "role_tensors", lambda *args: (os.kill(os.getpid(), signal.SIGTERM), real(*args))[1])
+    real = policy.role_tensors
+    monkeypatch.setattr(policy, "role_tensors", lambda *args: (os.kill(os.getpid(), signal.SIGTERM), real(*args))[1])
     with pytest.raises(SystemExit) as stopped:
         run(world, "sft", tmp_path)
     assert stopped.value.code == ExitCode.TERMINATED

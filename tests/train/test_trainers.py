@@ -15,9 +15,9 @@ from fairlead.artifacts.manifest import digest, read_manifest, verify
 from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.summary import read_evaluation
 from tiny import tiny_model
-from tiny_stages import TRAINERS, fingerprints, preferences, rows_of, write_rows
+from tiny_stages import ROWS_OF, TRAINERS, fingerprints, preferences, rows_of, write_rows
 
-KINDS = {"sft": "policy", "reward": "reward", "dpo": "policy", "ppo": "policy", "grpo": "policy"}
+KINDS = {"sft": "policy", "reward": "reward", "dpo": "policy", "kto": "policy", "ppo": "policy", "grpo": "policy"}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_one_line_per_step_in_metrics_and_timings(stages, trainer):
     steps = list(range(1, len(metrics) + 1))
     assert [row["step"] for row in metrics] == steps
     assert [row["step"] for row in timings] == steps
-    assert len(steps) == {"sft": 12, "reward": 9, "dpo": 9, "ppo": 3, "grpo": 3}[trainer]
+    assert len(steps) == {"sft": 12, "reward": 9, "dpo": 9, "kto": 12, "ppo": 3, "grpo": 3}[trainer]
     for row in metrics:
         assert row["tokens"] > 0
         assert row["flops"] > 0
@@ -70,14 +70,14 @@ def test_one_line_per_step_in_metrics_and_timings(stages, trainer):
     assert evaluation.stage.sizes["tokens"] == sum(row["tokens"] for row in metrics)
 
 
-@pytest.mark.parametrize("trainer", ["sft", "reward", "dpo"])
+@pytest.mark.parametrize("trainer", ["sft", "reward", "dpo", "kto"])
 def test_the_loss_falls(stages, trainer):
     losses = [row["loss"] for row in rows_of(stages[trainer] / "metrics.jsonl")]
     third = len(losses) // 3
     assert sum(losses[-third:]) < 0.97 * sum(losses[:third])
-    start = {"reward": math.log(2), "dpo": math.log(2)}.get(trainer)
-    if trainer == "dpo":  # the policy is its own reference at first
-        assert losses[0] == pytest.approx(start, abs=1e-6)
+    start = {"dpo": math.log(2), "kto": 0.5}  # the policy is its own reference at first
+    if trainer in start:
+        assert losses[0] == pytest.approx(start[trainer], abs=1e-6)
 
 
 def test_held_out_rows_are_measured_before_and_after_sft(stages):
@@ -141,7 +141,7 @@ def test_samples_of_ppo_are_text_with_scores(stages):
     rows = rows_of(stages["ppo"] / "samples.jsonl")
     assert [row["step"] for row in rows] == [1, 1, 2, 2, 3, 3]
     assert all(row["prompt"] and isinstance(row["score"], float) and "response" in row for row in rows)
-    assert all((stages[name] / "samples.jsonl").read_bytes() == b"" for name in ("sft", "reward", "dpo"))
+    assert all((stages[name] / "samples.jsonl").read_bytes() == b"" for name in ("sft", "reward", "dpo", "kto"))
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
@@ -167,7 +167,7 @@ def test_changed_options_are_refused_by_name_and_nothing_is_touched(stages, worl
     assert "optim.lr 0.01 -> 0.02" in str(caught.value)
     assert "data.max_length 256 -> 255" in str(caught.value)
     assert str(stage) in str(caught.value)
-    rows = rows_of(world.conversations if trainer in ("sft", "ppo", "grpo") else world.preferences)
+    rows = rows_of(getattr(world, ROWS_OF.get(trainer, "conversations")))
     other = write_rows(tmp_path / "rows.jsonl", [*rows, {"nonsense": 1}])
     with pytest.raises(UserError, match="begun with other options or inputs"):
         world.run(trainer, stage.parent, more, f"data.train={other}", "data.max_reject_rate=1")
@@ -257,6 +257,7 @@ BROKEN = {
     "sft": ("sft_loss", 2, lambda out: out * math.nan),
     "reward": ("pairwise_log_sig", 2, lambda out: out * math.nan),
     "dpo": ("dpo_loss", 2, lambda out: (out[0] * math.nan, *out[1:])),
+    "kto": ("kto_loss", 2, lambda out: (out[0] * math.nan, *out[1:])),
     "ppo": ("score_responses", 2, lambda out: out * math.nan),
     "grpo": ("shape_rewards", 2, lambda out: out * math.nan),
 }
@@ -341,7 +342,7 @@ def test_a_policy_is_wanted(world, tmp_path):
 @pytest.mark.parametrize(
     ("trainer", "word"),
     [
-        *((trainer, "data.max_length=2049") for trainer in ("sft", "reward", "dpo")),
+        *((trainer, "data.max_length=2049") for trainer in ("sft", "reward", "dpo", "kto")),
         ("ppo", "sampling.max_new_tokens=2040"),
         ("grpo", "sampling.max_new_tokens=2040"),
     ],

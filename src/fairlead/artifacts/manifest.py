@@ -28,7 +28,7 @@ KIND_NAMES: dict[Kind, str] = {
 }
 _MADE_BY: dict[Kind, str] = {
     "dataset": "a data step of `fairlead run`",
-    "policy": "`fairlead sft`, `fairlead dpo` or `fairlead ppo`",
+    "policy": "`fairlead sft`, `dpo`, `kto`, `grpo` or `ppo`",
     "reward": "`fairlead reward`",
     "critic": "`fairlead ppo`",
     "report": "`fairlead eval`",
@@ -85,7 +85,7 @@ class Manifest(_Closed):
 
     kind: Kind
     stage: str
-    """Name of the stage that made it: sft, reward, dpo, ppo, eval ..."""
+    """Name of the stage that made it: sft, reward, dpo, kto, ppo, eval ..."""
     format_version: int = FORMAT_VERSION
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     """UTC, ISO 8601."""

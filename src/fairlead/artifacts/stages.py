@@ -100,7 +100,7 @@ def policy_of(run: Path) -> Path:
     found = preferred([folder for folder in folders if is_finished(folder) and read_manifest(folder).kind == "policy"])
     if found is None:
         raise UserError(
-            "this run has no finished policy", where=str(run), want="a finished sft, dpo or ppo stage",
+            "this run has no finished policy", where=str(run), want="a finished sft, dpo, kto, grpo or ppo stage",
             got=", ".join(folder.name + ("" if is_finished(folder) else " (unfinished)") for folder in folders),
             fix=f"`fairlead runs {shlex.quote(str(run))}` says how to go on", exit_code=ExitCode.MISSING_INPUT,
         )  # fmt: skip

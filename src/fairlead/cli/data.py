@@ -32,7 +32,10 @@ def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: Count = 3,
 
     (file,) = resolve_paths([path], cache_folder())
     kind = kind_of(file)
-    verb = {"preferences": ("reward",), "prompts": ("ppo", "--reward-model", "RUN")}.get(kind, ("sft",))
+    verbs = {
+        "preferences": ("reward",), "labelled answers": ("kto",), "prompts": ("ppo", "--reward-model", "RUN"),
+    }  # fmt: skip
+    verb = verbs.get(kind, ("sft",))
     check_model(model, ("policy", "reward"), "model")
     from fairlead.data.show import show_file
     from fairlead.models.loading import load_tokenizer
@@ -44,7 +47,4 @@ def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: Count = 3,
     print("green tokens are trained; <...> is a part of a character, as the tokenizer names it")
     if kind == "preferences":
         print("of a preference both responses are scored: reward and dpo learn from the difference")
-    if kind == "labelled answers":
-        print("no command learns from labelled answers yet; their prompts serve `fairlead ppo`")
-    else:
-        print(f"next: {command_line(*verb, '--data', path, *named)}")
+    print(f"next: {command_line(*verb, '--data', path, *named)}")

@@ -22,6 +22,7 @@ VERBS = {
     "ppo": ("fairlead.cli.ppo:ppo", "Optimise against a reward model."),
     "grpo": ("fairlead.cli.grpo:grpo", "Optimise rewards of groups of responses: model, verifiers, your function."),
     "dpo": ("fairlead.cli.dpo:dpo", "Optimise on preference pairs directly."),
+    "kto": ("fairlead.cli.kto:kto", "Optimise on responses that are desirable or not."),
     "eval": ("fairlead.cli.eval:evaluate", "Measure a model, beside its parent."),
     "chat": ("fairlead.cli.chat:chat", "Talk to a model in the terminal."),
     "runs": ("fairlead.cli.runs:runs", "List runs, their sizes and the next command."),
@@ -30,7 +31,7 @@ VERBS = {
     "doctor": ("fairlead.cli.doctor:doctor", "Check this machine."),
 }
 # They take words and print their own page.
-OWN_HELP = {"demo", "run", "sft", "reward", "ppo", "grpo", "dpo", "eval", "chat"}
+OWN_HELP = {"demo", "run", "sft", "reward", "ppo", "grpo", "dpo", "kto", "eval", "chat"}
 
 
 def build_app() -> App:

@@ -16,10 +16,9 @@ from fairlead.artifacts.stages import is_finished, is_run, is_taken, list_runs, 
 from fairlead.config.chat import ChatConfig
 from fairlead.config.common import RowsConfig
 from fairlead.config.journey import STAGES, JourneyConfig, models_of, rows_of
-from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.section import Section
-from fairlead.config.stages import DpoConfig, EvalConfig, RewardConfig, SftConfig, StageConfig
-from fairlead.data.load import read_conversations, read_preferences, read_prompts
+from fairlead.config.stages import EvalConfig, StageConfig
+from fairlead.data.load import read_conversations, read_judgements, read_preferences, read_prompts
 from fairlead.data.sources import expand
 from fairlead.data.starter import STARTER_DATASETS, STARTER_MODELS, model_path, resolve_paths
 from fairlead.errors import ExitCode, UserError
@@ -29,10 +28,13 @@ SMALL_BYTES = 16_000_000  # rows up to this size are read here, larger files onl
 ROOM_BYTES = 32_000_000  # what any run writes: logs, a report, checkpoints of a small adapter
 
 _ROWS = {"split": "sources", "replies": "train", "eval": "prompts"}  # what most often says which rows; else data.train
-_READERS = {"conversations": read_conversations, "preferences": read_preferences, "prompts": read_prompts}
+_READERS = {
+    "conversations": read_conversations, "preferences": read_preferences, "judgements": read_judgements,
+    "prompts": read_prompts,
+}  # fmt: skip
 
 
-def check_stage(verb: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig | GrpoConfig) -> None:
+def check_stage(verb: str, config: StageConfig) -> None:
     """Raise the UserError that the stage would raise later, if there is one."""
     _check_models(config)
     require_folder(Path(config.output), ROOM_BYTES)

@@ -1,8 +1,8 @@
 """Sections that several stages share: model, data, batch, optimizer, checkpoints, runtime, sampling."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from fairlead.config.section import Section
 
@@ -38,12 +38,23 @@ class RowsConfig(Section):
 
     train: tuple[str, ...] = ()
     """Files or folders of training rows: json, jsonl, csv or parquet, also .gz; or a starter dataset's name."""
+    weights: tuple[PositiveFloat, ...] = ()
+    """How much of every epoch each entry of `train` gives, relative to the others; none: every row once."""
     max_rows: int = Field(default=0, ge=0)
     """Use only the first rows of the training files; 0 uses all."""
     max_length: PositiveInt = 512
     """Longest sequence, in tokens; longer ones are cut at the end."""
     max_reject_rate: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of unusable rows above which the run stops."""
+
+    @model_validator(mode="after")
+    def _one_weight_each(self) -> Self:
+        if self.weights and len(self.weights) != len(self.train):
+            raise ValueError(
+                f"data.weights has {len(self.weights)} numbers for the {len(self.train)} entries of data.train; "
+                "give one each, or none"
+            )
+        return self
 
 
 class DataConfig(RowsConfig):

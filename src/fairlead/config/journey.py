@@ -8,15 +8,15 @@ from pydantic import Field, PositiveInt, model_validator
 from fairlead.config.common import RuntimeConfig, SamplingConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.section import Section
-from fairlead.config.stages import DpoConfig, EpochsConfig, EvalConfig, RewardConfig, SftConfig, StageConfig
+from fairlead.config.stages import DpoConfig, EpochsConfig, EvalConfig, KtoConfig, RewardConfig, SftConfig, StageConfig
 
-STAGES = ("split", "sft", "replies", "reward", "dpo", "ppo", "grpo")
+STAGES = ("split", "sft", "replies", "reward", "dpo", "kto", "ppo", "grpo")
 """The stages that make something, in the order they run; eval comes last and measures them."""
 
 ModelKind = Literal["policy", "reward"]
-RowKind = Literal["conversations", "preferences", "prompts"]
+RowKind = Literal["conversations", "preferences", "judgements", "prompts"]
 _MAKES: dict[str, ModelKind] = {
-    "sft": "policy", "reward": "reward", "dpo": "policy", "ppo": "policy", "grpo": "policy",
+    "sft": "policy", "reward": "reward", "dpo": "policy", "kto": "policy", "ppo": "policy", "grpo": "policy",
 }  # fmt: skip
 
 
@@ -82,6 +82,8 @@ class JourneyConfig(Section):
     """Train a reward model."""
     dpo: DpoConfig | None = None
     """Optimise preferences without a reward model."""
+    kto: KtoConfig | None = None
+    """Optimise on responses that are desirable or not."""
     ppo: PpoConfig | None = None
     """Optimise the reward model's score."""
     grpo: GrpoConfig | None = None
@@ -142,7 +144,8 @@ class JourneyConfig(Section):
 
     def _rows_of_the_kind(self, name: str) -> None:
         for option, texts, kind in rows_of(getattr(self, name)):
-            made = [file for file, holds in self._files().items() if kind in (holds, "prompts")]
+            fitting = {"prompts": ("conversations", "preferences", "prompts"), "judgements": ("preferences",)}
+            made = [file for file, holds in self._files().items() if holds in fitting.get(kind, (kind,))]
             for text in texts:
                 if text.startswith("@") and text not in made:
                     raise ValueError(
@@ -199,9 +202,19 @@ def rows_of(stage: Section | None) -> Iterator[tuple[str, tuple[str, ...], RowKi
             yield "data.train", stage.data.train, "prompts"
             yield "ptx_data", stage.ptx_data, "conversations"
         case EpochsConfig():
-            kind = "conversations" if isinstance(stage, SftConfig) else "preferences"
+            kind = _rows_of_epochs(stage)
             yield "data.train", stage.data.train, kind
             yield "data.held_out", stage.data.held_out, kind
+
+
+def _rows_of_epochs(stage: EpochsConfig) -> RowKind:
+    match stage:
+        case SftConfig():
+            return "conversations"
+        case KtoConfig():
+            return "judgements"
+        case _:
+            return "preferences"
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -135,6 +135,19 @@ class DpoConfig(EpochsConfig):
         return self
 
 
+class KtoConfig(EpochsConfig):
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024): responses that are desirable or not, without pairs."""
+
+    beta: PositiveFloat = 0.1
+    """Strength of the pull to the reference: the reward of a response is beta times its log-ratio to it."""
+    desirable_weight: PositiveFloat = 1.0
+    """Weight of the loss of a desirable response."""
+    undesirable_weight: PositiveFloat = 1.0
+    """Weight of the loss of an undesirable response."""
+    add_end_token: bool = True
+    """Append the end token to every response."""
+
+
 class EvalConfig(Section):
     """Measuring one model, beside its parent when there is one."""
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 
 from fairlead.data.chat_template import ChatTemplate
-from fairlead.errors import UserError
-from fairlead.records import Conversation, Message, Preference, Prompt, Rejection
+from fairlead.errors import ExitCode, UserError
+from fairlead.records import Conversation, Judgement, Message, Preference, Prompt, Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,14 @@ class RankedExample:
         """All pairs of different rank; their weights sum to 1."""
         found = self.pair_indices
         return [PairExample(self.responses[i], self.responses[j], 1.0 / len(found)) for i, j in found]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedExample:
+    """A response with its prompt in front, the response tokens trained, and whether it is desirable."""
+
+    response: Example
+    desirable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +163,60 @@ def ranked_examples(
             rejections.append(_rejection(record.source, error.what))
             continue
         row = RankedExample(responses, record.grades)
-        reason = _unusable(row, max_length, graded=graded, paired=paired)
+        reason = _unusable(responses, max_length) or _unranked(row, graded=graded, paired=paired)
         if reason:
             rejections.append(_rejection(record.source, reason))
         else:
             examples.append(row)
     return examples, rejections
+
+
+def judged_examples(
+    records: Sequence[Judgement], template: ChatTemplate, max_length: int, *, end_token: bool
+) -> tuple[list[JudgedExample], list[Rejection]]:
+    """One sequence per response, cut at the end; otherwise as `preference_examples`."""
+    examples: list[JudgedExample] = []
+    rejections: list[Rejection] = []
+    for record in records:
+        try:
+            responses = _response_examples(record, template, max_length, end_token=end_token)
+        except UserError as error:
+            rejections.append(_rejection(record.source, error.what))
+            continue
+        reason = _unusable(responses, max_length)
+        if reason:
+            rejections.append(_rejection(record.source, reason))
+        else:
+            judged = zip(responses, record.desirable, strict=True)
+            examples += [JudgedExample(response, desirable) for response, desirable in judged]
+    return examples, rejections
+
+
+def mismatched_examples(examples: Sequence[Example], max_length: int) -> list[Example]:
+    """For each example its prompt with the response of the next one that has another prompt, cut to `max_length`.
+
+    The next one of the last is the first. Raises UserError when all have the same prompt.
+    """
+    parts = [_parts(example) for example in examples]
+    found: list[Example] = []
+    for i, (prompt, _) in enumerate(parts):
+        others = (parts[(i + k) % len(parts)] for k in range(1, len(parts)))
+        response = next((response for other, response in others if other != prompt), None)
+        if response is None:
+            raise UserError(
+                "every row has the same prompt, so none can be read with the response to another one",
+                got=examples[i].source, want="rows of two prompts or more", fix="give more rows",
+                exit_code=ExitCode.BAD_DATA,
+            )  # fmt: skip
+        trained = (False,) * len(prompt) + (True,) * len(response)
+        found.append(Example((*prompt, *response)[:max_length], trained[:max_length], examples[i].source))
+    return found
+
+
+def _parts(example: Example) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Prompt and response tokens."""
+    cut = example.trained.index(True)
+    return example.input_ids[:cut], example.input_ids[cut:]
 
 
 def prompt_examples(
@@ -198,7 +254,7 @@ def _cut(record: Prompt, template: ChatTemplate, max_length: int) -> Prompt:
 
 
 def _response_examples(
-    record: Preference, template: ChatTemplate, max_length: int, *, end_token: bool
+    record: Preference | Judgement, template: ChatTemplate, max_length: int, *, end_token: bool
 ) -> tuple[Example, ...]:
     examples: list[Example] = []
     for response in record.responses:
@@ -208,11 +264,15 @@ def _response_examples(
     return tuple(examples)
 
 
-def _unusable(row: RankedExample, max_length: int, *, graded: bool, paired: bool) -> str:
-    if not all(response.num_trained for response in row.responses):
+def _unusable(responses: Sequence[Example], max_length: int) -> str:
+    if not all(response.num_trained for response in responses):
         return f"no response token is left within max_length={max_length}"
-    if len({response.input_ids for response in row.responses}) < len(row.responses):
+    if len({response.input_ids for response in responses}) < len(responses):
         return f"two responses are the same within max_length={max_length}"
+    return ""
+
+
+def _unranked(row: RankedExample, *, graded: bool, paired: bool) -> str:
     if graded and not row.grades:
         return "the responses have no scores"
     if paired and not row.pair_indices:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from fairlead.records import Conversation, Message, Preference, Prompt, Role
+from fairlead.records import Conversation, Judgement, Message, Preference, Prompt, Role
 
 Kind = Literal["conversations", "preferences", "prompts", "labelled answers"]
 
@@ -32,11 +32,13 @@ class Draft:
     """A row before its checks: a dialogue, and the responses to it if the layout has them, best first.
 
     Where the layout has `grades`, one per response, they say which is best.
+    `desirable` is the label of the dialogue's last answer, if the layout has one.
     """
 
     messages: tuple[Message, ...]
     responses: tuple[str, ...] = ()
     grades: tuple[float, ...] = ()
+    desirable: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,17 @@ def to_preference(draft: Draft, source: str) -> Preference:
     graded = sorted(zip(draft.grades, draft.responses, strict=True), key=lambda pair: -pair[0])
     grades, responses = zip(*graded, strict=True)
     return Preference(prompt, responses, source, grades)
+
+
+def to_judgement(draft: Draft, source: str) -> Judgement:
+    """An answer with its label; of ranked responses the best is desirable, the worst is not."""
+    if draft.responses:
+        pair = to_preference(draft, source)
+        return Judgement(pair.prompt, (pair.chosen, pair.rejected), (True, False), source)
+    if draft.desirable is None:
+        raise BadRowError("the label is missing: true for a desirable answer, false for an undesirable one")
+    dialogue = to_conversation(draft, source)
+    return Judgement(dialogue.prompt, (dialogue.messages[-1].content,), (draft.desirable,), source)
 
 
 def to_prompt(draft: Draft, source: str) -> Prompt:
@@ -248,7 +261,9 @@ def _conversation(row: dict[str, Any]) -> Draft:
 
 
 def _labelled(row: dict[str, Any]) -> Draft:
-    return _prompt_completion(row) if row.get("completion") is not None else _conversation(row)
+    draft = _prompt_completion(row) if row.get("completion") is not None else _conversation(row)
+    labels = [row[key] for key in ("label", "kto_tag") if isinstance(row.get(key), bool)]
+    return replace(draft, desirable=labels[0] if labels else None)
 
 
 def _answer(row: dict[str, Any], key: str) -> str:

@@ -17,21 +17,22 @@ from fairlead.data.layouts import (
     Layout,
     detect,
     to_conversation,
+    to_judgement,
     to_preference,
     to_prompt,
 )
 from fairlead.data.sources import Row, expand, read_rows, read_rows_and_digest
 from fairlead.errors import ExitCode, UserError
-from fairlead.records import Conversation, Preference, Prompt, Rejection
+from fairlead.records import Conversation, Judgement, Preference, Prompt, Rejection
 
-R = TypeVar("R", Conversation, Preference, Prompt)
+R = TypeVar("R", Conversation, Preference, Judgement, Prompt)
 
 _ALL_KINDS: tuple[Kind, ...] = ("prompts", "conversations", "preferences", "labelled answers")
 _TAKEN_BY: Mapping[Kind, str] = {
     "conversations": "give them to `fairlead sft`, or to `fairlead eval` as --conversations",
-    "preferences": "give them to `fairlead reward` or `fairlead dpo`, or to `fairlead eval` as --preferences",
+    "preferences": "give them to `fairlead reward`, `dpo` or `kto`, or to `fairlead eval` as --preferences",
     "prompts": "give them to `fairlead ppo`, or to `fairlead eval` as --prompts; the others want answers",
-    "labelled answers": "no command takes labelled answers yet",
+    "labelled answers": "give them to `fairlead kto`",
 }
 
 
@@ -62,6 +63,13 @@ def read_preferences(
 ) -> Loaded[Preference]:
     """Prompts with ranked responses; otherwise as `read_conversations`."""
     return _read(paths, to_preference, ("preferences",), rejects, max_reject_rate)
+
+
+def read_judgements(
+    paths: Iterable[Path | str], *, rejects: Path | None = None, max_reject_rate: float = 0.01
+) -> Loaded[Judgement]:
+    """Answers with a label, or the best and the worst of ranked responses; otherwise as `read_conversations`."""
+    return _read(paths, to_judgement, ("labelled answers", "preferences"), rejects, max_reject_rate)
 
 
 def read_prompts(

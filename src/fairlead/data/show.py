@@ -9,8 +9,8 @@ from typing import Any
 from rich.text import Text
 
 from fairlead.data.chat_template import ChatTemplate, Encoded, TokenRole
-from fairlead.data.load import kind_of, read_conversations, read_preferences, read_prompts
-from fairlead.records import Conversation, Message, Preference, Prompt, Record
+from fairlead.data.load import kind_of, read_conversations, read_judgements, read_preferences, read_prompts
+from fairlead.records import Conversation, Judgement, Message, Preference, Prompt, Record
 
 _STYLES = {True: "bold green", False: "dim"}
 
@@ -46,6 +46,8 @@ def _records(path: Path | str) -> tuple[Sequence[Record], str]:
             loaded = read_conversations([path], max_reject_rate=1.0)
         case "preferences":
             loaded = read_preferences([path], max_reject_rate=1.0)
+        case "labelled answers":
+            loaded = read_judgements([path], max_reject_rate=1.0)
         case _:
             loaded = read_prompts([path], max_reject_rate=1.0)
     return loaded.records, ", ".join(dict.fromkeys(loaded.layouts.values()))
@@ -57,13 +59,21 @@ def _encoded(record: Record, template: ChatTemplate, max_length: int) -> Iterato
             yield "", template.encode(record.messages, max_length)
         case Preference():
             for rank, response in enumerate(record.responses, start=1):
-                prompt, answer = template.encode_response(record.prompt, response, end_token=True)
-                roles = template.encode([*record.prompt, Message("assistant", response)]).roles
-                yield f" response {rank} of {len(record.responses)}", _cut(prompt, answer, roles, max_length)
+                name = f" response {rank} of {len(record.responses)}"
+                yield name, _answered(record.prompt, response, template, max_length)
+        case Judgement():
+            for response, desirable in zip(record.responses, record.desirable, strict=True):
+                name = " desirable" if desirable else " undesirable"
+                yield name, _answered(record.prompt, response, template, max_length)
         case Prompt():
             prompt = template.encode_prompt(record.messages)
             roles = template.encode([*record.messages, Message("assistant", "x")]).roles
             yield " prompt", _cut(prompt, (), roles, max_length)
+
+
+def _answered(prompt: tuple[Message, ...], response: str, template: ChatTemplate, max_length: int) -> Encoded:
+    before, answer = template.encode_response(prompt, response, end_token=True)
+    return _cut(before, answer, template.encode([*prompt, Message("assistant", response)]).roles, max_length)
 
 
 def _cut(prompt: tuple[int, ...], answer: tuple[int, ...], roles: tuple[TokenRole, ...], max_length: int) -> Encoded:

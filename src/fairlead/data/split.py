@@ -9,9 +9,9 @@ from typing import Generic, TypeVar
 import orjson
 
 from fairlead.errors import ExitCode, UserError
-from fairlead.records import Conversation, Message, Preference, Prompt, Record
+from fairlead.records import Conversation, Judgement, Message, Preference, Prompt, Record
 
-R = TypeVar("R", Conversation, Preference, Prompt)
+R = TypeVar("R", Conversation, Preference, Judgement, Prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +86,25 @@ def _responses(record: Record) -> tuple[str, ...]:
             return ()
         case Preference():
             return record.responses
+        case Judgement():
+            return (*record.responses, str(record.desirable))
         case Conversation():
             return (record.messages[-1].content,)
 
 
 def _content(record: Record) -> list[object]:
-    messages = record.prompt if isinstance(record, Preference) else record.messages
-    responses = record.responses if isinstance(record, Preference) else ()
-    content: list[object] = [
-        type(record).__name__,
-        [[message.role, message.content] for message in messages],
-        list(responses),
-    ]
-    return [*content, list(record.grades)] if isinstance(record, Preference) and record.grades else content
+    judged = isinstance(record, Preference | Judgement)
+    messages = record.prompt if judged else record.messages
+    turns = [[message.role, message.content] for message in messages]
+    content: list[object] = [type(record).__name__, turns, list(record.responses) if judged else []]
+    match record:
+        case Judgement():
+            content.append(record.desirable)
+        case Preference() if record.grades:
+            content.append(list(record.grades))
+        case _:
+            pass
+    return content
 
 
 def _sizes(parts: Mapping[str, float | int], rows: Sequence[int]) -> dict[str, int]:

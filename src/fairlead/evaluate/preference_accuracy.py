@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 
 from fairlead.config.common import ForwardConfig
-from fairlead.data.examples import Example, PairExample, RankedExample
+from fairlead.data.examples import Example, JudgedExample, PairExample, RankedExample
 from fairlead.evaluate.summary import GradeAgreement, PreferenceAccuracy, Scorer, grade_agreement, preference_accuracy
 from fairlead.models.outputs import per_sequence
 from fairlead.models.roles import Roles
@@ -37,8 +37,14 @@ def response_scores(
 ) -> Scores:
     """The score of each response, each scored once; for a policy its summed log-probability."""
     distinct = list(dict.fromkeys(responses))
-    sums = (float(values.double().sum()) for values in per_sequence(roles, role, distinct, batch, runtime))
-    return dict(zip(distinct, sums, strict=True))
+    return dict(zip(distinct, sequence_scores(roles, role, distinct, batch, runtime), strict=True))
+
+
+def sequence_scores(
+    roles: Roles, role: str, examples: Sequence[Example], batch: ForwardConfig, runtime: Runtime
+) -> list[float]:
+    """Score of each example; for a policy the summed log-probability of its trained tokens."""
+    return [float(values.double().sum()) for values in per_sequence(roles, role, examples, batch, runtime)]
 
 
 def score_facts(scores: Scores) -> dict[str, float]:
@@ -117,4 +123,28 @@ def measure_preferences(
         responses = (response for pair in pairs for response in (pair.chosen, pair.rejected))
         scores = response_scores(roles, role, responses, batch, runtime)
         found.append(accuracy_of(name, pairs, scores, scorer=scorer))
+    return tuple(found)
+
+
+def measure_judgements(
+    roles: Roles, role: str, groups: Mapping[str, Sequence[JudgedExample]], reference: Sequence[float],
+    batch: ForwardConfig, runtime: Runtime,
+) -> tuple[PreferenceAccuracy, ...]:  # fmt: skip
+    """How often a desirable response gained more over the reference than an undesirable one.
+
+    The first desirable response of a group is compared with its first undesirable one, and so on: those of one prompt
+    where rows were pairs, and each response once at most, so that the interval holds. `reference` are the scores of the
+    groups' responses under the reference, in order. A group without responses of both kinds is left out.
+    """
+    found: list[PreferenceAccuracy] = []
+    before = iter(reference)
+    for name, rows in groups.items():
+        scores = sequence_scores(roles, role, [row.response for row in rows], batch, runtime)
+        judged = [(score - next(before), row) for row, score in zip(rows, scores, strict=True)]
+        good, bad = ([one for one in judged if one[1].desirable is label] for label in (True, False))
+        num_pairs = min(len(good), len(bad))
+        if num_pairs:
+            chosen, rejected = ([gain for gain, _ in side[:num_pairs]] for side in (good, bad))
+            lengths = [[row.response.num_trained for _, row in side[:num_pairs]] for side in (good, bad)]
+            found.append(preference_accuracy(name, chosen, rejected, *lengths, scorer="log-ratio"))
     return tuple(found)

@@ -34,6 +34,7 @@ _DID = {
     "reward": "learned to score a reply, from pairs in which one reply is better",
     "grpo": "practised on prompts: each answer was judged against others to the same prompt",
     "ppo": "practised on prompts: the reward model scored its answers, and a KL penalty held it near its reference",
+    "kto": "learned from responses that are desirable or not, each by itself, without a reward model",
     "dpo": "learned from the pairs directly, without a reward model and without sampling",
 }
 
@@ -153,6 +154,7 @@ def _preferences(evaluation: Evaluation) -> list[dict[str, Any]]:
     judges = {
         "reward model": "the reward model's score",
         "log-probability": f"its log-probability under {label(evaluation.stage.stage)}",
+        "log-ratio": f"its log-probability under {label(evaluation.stage.stage)}, less that under the reference",
     }
     return [
         {

@@ -46,7 +46,7 @@ ENGLISH_REPLIES = "English replies"
 """Name of the likelihood on held-out English rows."""
 
 LengthRule = Literal["shorter wins", "longer wins"]
-Scorer = Literal["reward model", "log-probability"]
+Scorer = Literal["reward model", "log-probability", "log-ratio"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class PreferenceAccuracy:
     length_rule_accuracy: float
     mean_margin: float  # chosen minus rejected
     score_std: float  # over all responses; near 0 means a collapsed reward model
-    scorer: Scorer = "reward model"  # or the log-probability of the whole response under the policy
+    scorer: Scorer = "reward model"  # or what the policy says of the whole response, alone or over its reference
     diagnostics: Diagnostics | None = None  # of a reward model
 
 
@@ -155,7 +155,7 @@ class Answer:
 class StageSummary:
     """What was measured. The clock's figures may stay 0: reports then read them from the manifest."""
 
-    stage: str  # sft, reward, ppo, dpo, eval
+    stage: str  # sft, reward, ppo, dpo, kto, eval
     kind: str  # policy, reward
     model: str = ""  # name of the stage's folder, such as "01-sft"
     parent: str = ""  # name of the parent's folder, or of the starting weights

@@ -209,8 +209,8 @@ def _accuracy_tile(evaluation: Evaluation) -> Tile:
     )
     beats = measured.low > measured.length_rule_accuracy
     name = "Reward model's accuracy"
-    if measured.scorer == "log-probability":
-        name, note = f"Accuracy of {_name(evaluation)}", f"{note}; judged by its log-probability of each reply"
+    if measured.scorer != "reward model":
+        name, note = f"Accuracy of {_name(evaluation)}", f"{note}; judged by its {measured.scorer} of each reply"
     return Tile(name, percent(measured.accuracy), note, _tone(beats, not beats))
 
 
@@ -223,6 +223,7 @@ def label(stage: str) -> str:
     names = {
         "sft": "SFT",
         "dpo": "DPO",
+        "kto": "KTO",
         "ppo": "PPO",
         "grpo": "GRPO",
         "reward": "Reward model",

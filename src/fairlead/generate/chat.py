@@ -25,7 +25,7 @@ def chat(
     if source.kind != "policy":
         raise UserError(
             f"this is a {source.kind}, which gives scores and no answers", where=model, want="a policy",
-            fix="chat with an sft, dpo or ppo stage; `fairlead runs` lists them",
+            fix="chat with an sft, dpo, kto, ppo or grpo stage; `fairlead runs` lists them",
         )  # fmt: skip
     started = start(runtime)
     template = ChatTemplate(tokenizer_in(source.base.folder))

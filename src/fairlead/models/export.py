@@ -32,7 +32,7 @@ def export(artifact: Path, folder: Path) -> float:
     source = resolve(str(artifact))
     if source.kind != "policy":
         raise UserError(
-            f"this is a {source.kind}", where=str(artifact), want="a policy (sft, dpo or ppo stage)",
+            f"this is a {source.kind}", where=str(artifact), want="a policy (sft, dpo, kto, ppo or grpo stage)",
             fix="pass a policy stage; reward models load as they are",
         )  # fmt: skip
     if folder.exists():

@@ -31,16 +31,20 @@ def per_sequence(
     runtime: Runtime,
     *,
     temperature: float = 1.0,
+    passes: Sequence[Sequence[int]] | None = None,
 ) -> list[Tensor]:
     """What the role says of each example, on the CPU, in the order of the examples, on every rank.
 
-    Log-probabilities or values of the example's targets [M_i], or its score [1].
+    Log-probabilities or values of the example's targets [M_i], or its score [1]. `passes` are the examples of each of
+    this rank's forward passes, where it matters which are read together; every rank has equally many.
     """
     if not examples:
         return []
     rows: list[Tensor] = []
     indices: list[int] = []
-    for index in forward_batches([len(example.input_ids) for example in examples], batch, runtime):
+    if passes is None:
+        passes = forward_batches([len(example.input_ids) for example in examples], batch, runtime)
+    for index in passes:
         packed = collate([examples[i] for i in index]).to(runtime.device)
         out = roles(packed, role, temperature=temperature)
         out = out if isinstance(out, Tensor) else out.logprobs

@@ -126,7 +126,7 @@ def _artifact(folder: Path) -> Source:
     if not model.is_dir():
         raise UserError(
             f"this is a {manifest.kind} of stage {manifest.stage}, without weights", where=str(folder),
-            want="a stage that trained a model", fix="pass the folder of an sft, reward, dpo or ppo stage",
+            want="a stage that trained a model", fix="pass the folder of an sft, reward, dpo, kto, ppo or grpo stage",
         )  # fmt: skip
     facts = check_model_folder(model)
     head = model / ("adapter_model.safetensors" if facts.kind == "adapter" else "model.safetensors")

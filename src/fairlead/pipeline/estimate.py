@@ -56,14 +56,18 @@ def estimate(journey: JourneyConfig, stages: Sequence[str]) -> dict[str, Estimat
     rates = _Rates.of(model, matrix_rate(runtime.device, runtime.dtype, seconds=0.3))
     found = {name: _stage(journey, name, rates, model, runtime) for name in stages}
     if journey.eval is not None:
-        found["eval"] = _eval(journey, rates, model, sum(name in ("sft", "dpo", "ppo", "grpo") for name in stages))
+        found["eval"] = _eval(
+            journey, rates, model, sum(name in ("sft", "dpo", "kto", "ppo", "grpo") for name in stages)
+        )
     return found
 
 
 def _base(journey: JourneyConfig) -> str:
     """The first model of the recipe that is not made by the recipe itself."""
     trained = [
-        stage.model.name for stage in (journey.sft, journey.reward, journey.dpo, journey.ppo, journey.grpo) if stage
+        stage.model.name
+        for stage in (journey.sft, journey.reward, journey.dpo, journey.kto, journey.ppo, journey.grpo)
+        if stage
     ]
     named = [*trained, *([journey.replies.model] if journey.replies else [])]
     split = journey.split or SplitConfig()
@@ -104,12 +108,13 @@ def _stage(journey: JourneyConfig, name: str, rates: _Rates, model: ModelFacts, 
     if name == "grpo":
         return Estimate(start_up + _grpo_seconds(config, rates), 1.2 * memory, disk)
     rows = _rows(journey, name, config)
-    per_row = {"sft": TYPICAL_ROW_TOKENS, "reward": 2 * 110, "dpo": 2 * 110}[name]
+    per_row = {"sft": TYPICAL_ROW_TOKENS, "reward": 2 * 110, "dpo": 2 * 110, "kto": 110}[name]
     steps = ceil(rows / config.batch.rows) * config.num_epochs
     steps = min(steps, config.max_steps) if config.max_steps else steps
     tokens = steps * config.batch.rows * min(per_row, 2 * config.data.max_length)
-    work = tokens / rates.train + (tokens / rates.forward if name == "dpo" else 0.0)
-    return Estimate(start_up + work, memory, disk)
+    # Of dpo the reference reads every row once; of kto also mismatched ones, which the policy reads in every epoch
+    passes = {"dpo": 1.0, "kto": 2.0 + config.num_epochs}.get(name, 0.0) / config.num_epochs
+    return Estimate(start_up + tokens / rates.train + passes * tokens / rates.forward, memory, disk)
 
 
 def _rows(journey: JourneyConfig, name: str, config: SftConfig | RewardConfig) -> int:

@@ -22,11 +22,12 @@ from fairlead.runtime.progress import followed_by, minutes
 from fairlead.runtime.start import Runtime, start
 from fairlead.train.dpo import train_dpo
 from fairlead.train.grpo import train_grpo
+from fairlead.train.kto import train_kto
 from fairlead.train.ppo import train_ppo
 from fairlead.train.reward import train_reward
 from fairlead.train.sft import train_sft
 
-MEASURED = ("sft", "reward", "dpo", "ppo", "grpo")
+MEASURED = ("sft", "reward", "dpo", "kto", "ppo", "grpo")
 TRUST_SECONDS = 60.0  # the estimates count as much as this long a stage
 
 
@@ -108,7 +109,8 @@ def _run_stage(journey: JourneyConfig, name: str, run: Path, runtime: Runtime) -
     if name == "replies":
         return make_pairs(config, run)
     trainers: dict[str, Callable[[Any], Path]] = {
-        "sft": train_sft, "reward": train_reward, "dpo": train_dpo, "ppo": train_ppo, "grpo": train_grpo,
+        "sft": train_sft, "reward": train_reward, "dpo": train_dpo, "kto": train_kto, "ppo": train_ppo,
+        "grpo": train_grpo,
     }  # fmt: skip
     return trainers[name](config)
 

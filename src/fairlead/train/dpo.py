@@ -3,7 +3,8 @@
 The losses that followed DPO differ in one function of the two log-probabilities, so they share this loop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fairlead.algos.masked import segment_sum
 from fairlead.algos.preference_loss import (
     dpo_loss,
     hinge_loss,
@@ -20,23 +20,22 @@ from fairlead.algos.preference_loss import (
     robust_dpo_loss,
     simpo_loss,
 )
-from fairlead.batches import PairBatch
 from fairlead.config.stages import DpoConfig
 from fairlead.data.collate import collate_pairs
+from fairlead.data.examples import PairExample
 from fairlead.data.sampler import step_rows
 from fairlead.evaluate.preference_accuracy import measure_preferences
 from fairlead.evaluate.summary import Evaluation, StageSummary
-from fairlead.models.build import add_frozen, add_trainable, ready
 from fairlead.models.roles import Roles
-from fairlead.models.save import rehearse_save, role_tensors, write_role
-from fairlead.runtime.machine import flops_per_token
-from fairlead.runtime.start import start
+from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
 from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
-from fairlead.train.rows import load_preferences, policy_source, rejects_path, template_of
-from fairlead.train.stage import open_stage
+from fairlead.train.policy import finish_policy, policy_alone, policy_flops, response_logprobs
+from fairlead.train.reference import computed_once, logprobs_when_first_seen
+from fairlead.train.rows import Rows, load_preferences, policy_source, rejects_path, template_of
+from fairlead.train.stage import Stage, open_stage
 
 
 @restarted_after_roll_back
@@ -44,53 +43,32 @@ def train_dpo(config: DpoConfig) -> Path:
     """Run or resume the stage; returns its folder, a policy artifact."""
     runtime = start(config.runtime)
     source = policy_source(config.model, config.data.max_length)
-    parents = {"model": source}
+    rejects = rejects_path(config.output, "dpo", runtime)
     rows = load_preferences(
-        config.data, template_of(source), end_token=config.add_end_token,
-        rejects=rejects_path(config.output, "dpo", runtime), seed=runtime.seed,
-    )  # fmt: skip
-    stage = open_stage("dpo", config, runtime, parents=parents, data_digests=rows.digests)
+        config.data, template_of(source), end_token=config.add_end_token, rejects=rejects, seed=runtime.seed
+    )
+    stage = open_stage("dpo", config, runtime, parents={"model": source}, data_digests=rows.digests)
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
-        roles = Roles()
-        if config.with_reference:
-            add_frozen(roles, "reference", source, "logprobs", runtime)
-        add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=config.model.lora.dropout)
-        ready(roles, config.model, runtime)
-        rehearse_save(stage.folder, roles, "policy", source.base, runtime)
+        roles = policy_alone(stage, source, config, runtime)
         stage.introduce([*rows.notes, *roles.notes])
         num_steps = number_of_steps(config, len(rows.train))
         optimizer = Optimizer(roles.trainable("policy"), stage.optim, runtime, num_steps=num_steps)
+        rows_at = partial(step_rows, rows.mixture, config.batch.rows, config.num_epochs, runtime.seed)
+        reference = _reference(stage, roles, rows, map(rows_at, range(num_steps))) if config.with_reference else None
         state = stage.resume()
         if state:
             optimizer.load_state(state.tensors)
         numbers: dict[str, Any] = state.numbers if state else {"tokens": 0}
         first = state.step if state else 0
-        flops = flops_per_token(
-            roles.causal_lm("policy"), num_forwards=1 + config.with_reference, num_backwards=1,
-            trained_fraction=roles.trainable_fraction("policy"),
-        )  # fmt: skip
-        stage.begin(first_step=first, num_steps=num_steps, flops_per_token=flops)
+        stage.begin(first_step=first, num_steps=num_steps, flops_per_token=policy_flops(roles, num_forwards=1))
         for step in range(first, num_steps):
             runtime.seed_step(step)
-            picked = step_rows(len(rows.train), config.batch.rows, config.num_epochs, runtime.seed, step)
+            picked = rows_at(step)
             pairs = [rows.train[i] for i in picked]
-            total = sum(pair.weight for pair in pairs)
-            num_chosen = sum(pair.weight * pair.chosen.num_trained for pair in pairs)
-            sums: list[Tensor] = []
-
-            def loss_of(share: MicroBatch) -> Tensor:
-                batch = collate_pairs([pairs[i] for i in share.rows]).to(runtime.device)  # noqa: B023 - used in this step
-                batch = batch if share.counts else batch.without_weight()
-                loss, measured = _loss_of_share(roles, batch, config, total, num_chosen)  # noqa: B023
-                sums.append(measured)  # noqa: B023
-                return loss
-
-            shares = micro_batches([pair.num_tokens for pair in pairs], config.batch, runtime)
-            loss = accumulate(shares, loss_of, optimizer, runtime)
-            means = (runtime.ranks.sum(torch.stack(sums).sum(0)) / total).tolist()
-            metrics = {"loss": float(loss), **_named(means), **optimizer.step(step)}
+            expected = torch.zeros(len(pairs), 2) if reference is None else reference[picked]
+            metrics = _step(roles, optimizer, pairs, expected, config, runtime, step)
             num_tokens = sum(pair.num_tokens for pair in pairs)
             numbers["tokens"] += num_tokens
             if config.eval_every_steps and (step + 1) % config.eval_every_steps == 0:
@@ -99,45 +77,53 @@ def train_dpo(config: DpoConfig) -> Path:
             stage.record(step + 1, metrics, tokens=num_tokens, rows=len(pairs))
             stage.maybe_save(step + 1, num_steps, lambda: (optimizer.state(), numbers))
 
-        summary = StageSummary(
-            "dpo", "policy", model=stage.folder.name, parent=source.name,
-            sizes={"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps},
-        )  # fmt: skip
-        measured = measure_preferences(roles, "policy", rows.held_out, config.batch, runtime)
-        tensors = role_tensors(roles, "policy")
-
-        def write_model(folder: Path) -> None:
-            write_role(folder, roles, "policy", tensors, source.base, pad_token_id=None)
-
-        return stage.finish(
-            "policy", source, write_model, evaluation=Evaluation(summary, preferences=measured), facts={},
-        )  # fmt: skip
+        sizes = {"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps}
+        evaluation = Evaluation(
+            StageSummary("dpo", "policy", model=stage.folder.name, parent=source.name, sizes=sizes),
+            preferences=measure_preferences(roles, "policy", rows.held_out, config.batch, runtime),
+        )
+        return finish_policy(stage, roles, source, evaluation)
 
 
-def _named(means: Sequence[float]) -> dict[str, float]:
-    accuracy, chosen, rejected = means
-    return {"accuracy": accuracy, "chosen_reward": chosen, "rejected_reward": rejected, "margin": chosen - rejected}
+def _reference(stage: Stage, roles: Roles, rows: Rows[PairExample], steps: Iterable[list[int]]) -> Float[Tensor, "P 2"]:
+    """Log-probability of both responses of each pair under the parent; nan for pairs that no step sees."""
+    pairs = [(pair.chosen, pair.rejected) for pair in rows.train]
+
+    def compute() -> dict[str, Tensor]:
+        return {"pairs": logprobs_when_first_seen(roles, pairs, steps, stage.config.batch, stage.runtime)}
+
+    return computed_once(stage, [example for pair in pairs for example in pair], compute)["pairs"]
 
 
-def _loss_of_share(
-    roles: Roles, batch: PairBatch, config: DpoConfig, num_pairs: float, num_chosen: float
-) -> tuple[Tensor, Tensor]:
-    """This micro-batch's part of the step's loss, and its sums of accuracy, chosen and rejected reward [3].
+def _step(
+    roles: Roles, optimizer: Optimizer, pairs: Sequence[PairExample], reference: Float[Tensor, "P 2"],
+    config: DpoConfig, runtime: Runtime, step: int,
+) -> dict[str, float]:  # fmt: skip
+    """One optimizer step on these pairs, over all ranks."""
+    total = sum(pair.weight for pair in pairs)
+    num_chosen = sum(pair.weight * pair.chosen.num_trained for pair in pairs)
+    sums: list[Tensor] = []
 
-    `num_pairs` and `num_chosen` (tokens of chosen responses) are those of the whole step, by the weights of its pairs.
-    """
-    reference = None
-    if config.with_reference:
-        with torch.no_grad():
-            reference = response_logprobs(roles, "reference", batch)
-    policy = response_logprobs(roles, "policy", batch)
-    reference = torch.zeros_like(policy) if reference is None else reference
-    losses, chosen, rejected = pair_losses(policy, reference, batch.packed.num_targets, config)
-    loss = (losses * batch.pair_weights).sum() / num_pairs
-    if config.sft_coef:
-        loss = loss - config.sft_coef * (policy[0::2] * batch.pair_weights).sum() / num_chosen
-    measured = torch.stack([(chosen > rejected).float(), chosen, rejected])
-    return loss, (measured * batch.pair_weights).sum(1)
+    def loss_of(share: MicroBatch) -> Tensor:
+        rows = list(share.rows)
+        batch = collate_pairs([pairs[i] for i in rows]).to(runtime.device)
+        batch = batch if share.counts else batch.without_weight()
+        policy = response_logprobs(roles, "policy", batch.packed)
+        losses, chosen, rejected = pair_losses(
+            policy, reference[rows].flatten().to(runtime.device), batch.packed.num_targets, config
+        )
+        measured = torch.stack([(chosen > rejected).float(), chosen, rejected])
+        sums.append((measured * batch.pair_weights).sum(1))
+        loss = (losses * batch.pair_weights).sum() / total
+        if config.sft_coef:
+            loss = loss - config.sft_coef * (policy[0::2] * batch.pair_weights).sum() / num_chosen
+        return loss
+
+    shares = micro_batches([pair.num_tokens for pair in pairs], config.batch, runtime)
+    loss = accumulate(shares, loss_of, optimizer, runtime)
+    accuracy, chosen, rejected = (runtime.ranks.sum(torch.stack(sums).sum(0)) / total).tolist()
+    rewards = {"chosen_reward": chosen, "rejected_reward": rejected, "margin": chosen - rejected}
+    return {"loss": float(loss), "accuracy": accuracy, **rewards, **optimizer.step(step)}
 
 
 def pair_losses(
@@ -169,9 +155,3 @@ def pair_losses(
         case "odds_ratio":
             loss = config.beta * odds_ratio_loss(policy[0::2], policy[1::2])
     return loss, chosen, rejected
-
-
-def response_logprobs(roles: Roles, role: str, batch: PairBatch) -> Tensor:
-    """Log-probability of each whole response [2P], nats: chosen, rejected, chosen, rejected, and so on."""
-    logprobs = roles(batch.packed, role).logprobs
-    return segment_sum(logprobs, batch.packed.sequence_of_target, len(batch.packed.lengths))

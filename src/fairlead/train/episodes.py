@@ -14,7 +14,6 @@ from fairlead.config.common import MicroBatchConfig
 from fairlead.config.online import OnlineConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Example
-from fairlead.data.sampler import epoch_order
 from fairlead.evaluate.probes import distinct_n
 from fairlead.models.build import add_frozen, add_moving
 from fairlead.models.roles import Roles
@@ -57,18 +56,6 @@ class MiniBatch:
     def shares(self, batch: MicroBatchConfig, runtime: Runtime) -> list[MicroBatch]:
         """This rank's micro-batches."""
         return micro_batches([len(example.input_ids) for example in self.examples], batch, runtime)
-
-
-def next_rows(num_rows: int, count: int, seed: int, iteration: int) -> list[int]:
-    """The rows of an iteration that takes `count` from an endless stream of reshuffled epochs, as all before it did."""
-    return stream_rows(num_rows, iteration * count, count, seed)
-
-
-def stream_rows(num_rows: int, first: int, count: int, seed: int) -> list[int]:
-    """`count` rows of an endless stream of reshuffled epochs, from its position `first` on."""
-    positions = range(first, first + count)
-    orders = {epoch: epoch_order(num_rows, seed=seed, epoch=epoch) for epoch in {p // num_rows for p in positions}}
-    return [orders[p // num_rows][p % num_rows] for p in positions]
 
 
 def response_seeds(seed: int, iteration: int, count: int) -> list[int]:

@@ -6,7 +6,6 @@ Departures: a group whose scores are all equal teaches exactly nothing, its KL i
 reward, where the optimum is known, and the loss is a mean over tokens.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from fairlead.config.terms import REWARD_MODEL, parse_term
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.collate import collate
 from fairlead.data.examples import Task
-from fairlead.data.sampler import epoch_order
+from fairlead.data.sampler import epoch_order, stream_rows
 from fairlead.errors import UserError
 from fairlead.evaluate.summary import Evaluation, StageSummary
 from fairlead.generate.engine import Engine, Response
@@ -56,11 +55,10 @@ from fairlead.train.episodes import (
     response_limits,
     response_seeds,
     show_episodes,
-    stream_rows,
 )
 from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.optimizer import Optimizer
-from fairlead.train.rows import load_tasks, policy_source, rejects_path, template_of
+from fairlead.train.rows import Rows, load_tasks, policy_source, rejects_path, template_of
 from fairlead.train.stage import open_stage
 
 
@@ -93,7 +91,7 @@ def train_grpo(config: GrpoConfig) -> Path:
         stage.begin(first_step=first, num_steps=config.num_iterations, flops_per_token=learner.flops_per_token())
         for iteration in range(first, config.num_iterations):
             runtime.seed_step(iteration)
-            rollout, metrics = learner.sample(rows.train, iteration)
+            rollout, metrics = learner.sample(rows, iteration)
             metrics |= learner.learn(rollout, iteration)
             tokens = int(rollout.response_mask.sum()) + sum(map(len, rollout.prompts))
             learner.numbers["tokens"] += tokens
@@ -178,20 +176,20 @@ class _Learner:
         self.group = torch.arange(num_responses) // config.num_responses_per_prompt
         self.numbers: dict[str, Any] = {"tokens": 0, "prompts": 0}
 
-    def sample(self, tasks: Sequence[Task], iteration: int) -> tuple[Rollout, dict[str, float]]:
+    def sample(self, rows: Rows[Task], iteration: int) -> tuple[Rollout, dict[str, float]]:
         """A group of responses to each of the next prompts, scored and measured; and the mean of every reward.
 
         With dynamic sampling, groups that score alike are set aside and other prompts take their place; those set
         aside fill up what is still missing at the end.
         """
         config, size = self.config, self.config.num_responses_per_prompt
-        everything = self._draw(tasks, config.prompts_per_iteration, 0, iteration)
+        everything = self._draw(rows, config.prompts_per_iteration, 0, iteration)
         for _ in range(config.dynamic_sampling_rounds):
             silent = int(self._silent(everything.scores).sum())
             missing = config.prompts_per_iteration - (len(everything.scores) // size - silent)
             if missing <= 0:
                 break
-            everything = everything.then(self._draw(tasks, missing, len(everything.scores), iteration))
+            everything = everything.then(self._draw(rows, missing, len(everything.scores), iteration))
         silent = self._silent(everything.scores)
         chosen = sorted(range(len(silent)), key=lambda group: (bool(silent[group]), group))
         kept = sorted(chosen[: config.prompts_per_iteration])
@@ -211,12 +209,12 @@ class _Learner:
         size = self.config.num_responses_per_prompt
         return scores_equal(scores, torch.arange(len(scores)) // size)[::size]
 
-    def _draw(self, tasks: Sequence[Task], num_prompts: int, num_drawn: int, iteration: int) -> _Groups:
+    def _draw(self, rows: Rows[Task], num_prompts: int, num_drawn: int, iteration: int) -> _Groups:
         """A group of responses to each of the next prompts, judged. `num_drawn` responses of the round came before."""
         config, runtime, size = self.config, self.runtime, self.config.num_responses_per_prompt
-        picked = stream_rows(len(tasks), self.numbers["prompts"], num_prompts, runtime.seed)
+        picked = stream_rows(rows.mixture, self.numbers["prompts"], num_prompts, runtime.seed)
         self.numbers["prompts"] += num_prompts
-        repeated = [tasks[i] for i in picked for _ in range(size)]
+        repeated = [rows.train[i] for i in picked for _ in range(size)]
         prompts = [task.input_ids for task in repeated]
         seeds = response_seeds(runtime.seed, iteration, num_drawn + len(prompts))[num_drawn:]
         responses = sample_responses(

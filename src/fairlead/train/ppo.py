@@ -24,7 +24,7 @@ from fairlead.config.online import PpoConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.collate import collate
 from fairlead.data.examples import Example, Task
-from fairlead.data.sampler import epoch_order
+from fairlead.data.sampler import Mixture, epoch_order, next_rows
 from fairlead.errors import UserError
 from fairlead.evaluate.preference_accuracy import COLLAPSED_SPREAD
 from fairlead.evaluate.summary import Evaluation, StageSummary
@@ -44,7 +44,6 @@ from fairlead.train.episodes import (
     MiniBatch,
     add_reference,
     describe_rollout,
-    next_rows,
     response_limits,
     response_seeds,
     show_episodes,
@@ -104,7 +103,7 @@ def train_ppo(config: PpoConfig) -> Path:
         stage.begin(first_step=first, num_steps=config.num_iterations, flops_per_token=flops)
         for iteration in range(first, config.num_iterations):
             runtime.seed_step(iteration)
-            picked = next_rows(len(tasks.train), config.prompts_per_iteration, runtime.seed, iteration)
+            picked = next_rows(tasks.mixture, config.prompts_per_iteration, runtime.seed, iteration)
             rollout, watched = learner.sample([tasks.train[i] for i in picked], iteration)
             metrics = learner.learn(rollout, iteration) | watched
             learner.adapt_kl(metrics["kl_mean"], len(picked))
@@ -248,7 +247,7 @@ class _Learner:
     def _ptx(self, step: int) -> float:
         """Add the gradient of the SFT loss on the next conversations (Ouyang et al. 2022, eq. 2)."""
         config = self.config
-        picked = next_rows(len(self.ptx_rows), config.ptx_rows, self.runtime.seed + 2, step)
+        picked = next_rows(Mixture((len(self.ptx_rows),)), config.ptx_rows, self.runtime.seed + 2, step)
         examples = [self.ptx_rows[i] for i in picked]
         num_trained = sum(example.num_trained for example in examples)
 

@@ -84,7 +84,7 @@ def train_reward(config: RewardConfig) -> Path:
         stage.begin(first_step=first, num_steps=num_steps, flops_per_token=flops)
         for step in range(first, num_steps):
             runtime.seed_step(step)
-            picked = step_rows(len(train), config.batch.rows, config.num_epochs, runtime.seed, step)
+            picked = step_rows(rows.mixture, config.batch.rows, config.num_epochs, runtime.seed, step)
             ranked = [train[i] for i in picked]
             metrics, num_tokens = _gradients_of(ranked, roles, config, optimizer, runtime)
             metrics |= optimizer.step(step)

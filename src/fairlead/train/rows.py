@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from fairlead.artifacts.manifest import require_kind
 from fairlead.artifacts.stages import is_taken, stage_folder
@@ -12,10 +12,12 @@ from fairlead.config.online import PromptsConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import (
     Example,
+    JudgedExample,
     PairExample,
     RankedExample,
     Task,
     conversation_examples,
+    judged_examples,
     preference_examples,
     ranked_examples,
     task_examples,
@@ -25,17 +27,20 @@ from fairlead.data.load import (
     Loaded,
     check_rejections,
     read_conversations,
+    read_judgements,
     read_preferences,
     read_prompts,
     write_rejections,
 )
+from fairlead.data.sampler import Mixture
+from fairlead.data.sources import expand
 from fairlead.data.split import split_by_prompt, without_prompts_of
 from fairlead.data.starter import resolve_paths
 from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.summary import CHINESE_REPLIES, ENGLISH_REPLIES
 from fairlead.models.loading import require_context, tokenizer_in
 from fairlead.models.sources import Source, resolve
-from fairlead.records import Conversation, Preference, Prompt, Rejection
+from fairlead.records import Conversation, Judgement, Preference, Prompt, Rejection
 from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.start import Runtime
 
@@ -47,6 +52,7 @@ class Rows(Generic[E]):
     """Encoded rows of a stage. Held-out rows are grouped by the language of the response."""
 
     train: list[E]
+    mixture: Mixture  # which of them an epoch draws
     held_out: dict[str, list[E]]
     digests: dict[str, str]
     notes: list[str]  # for the user: layouts guessed, rows set aside, rows held out
@@ -100,6 +106,17 @@ def load_preferences(
     return _load(data, read_preferences, encode, lambda record: record.chosen, rejects, seed)
 
 
+def load_judgements(
+    data: DataConfig, template: ChatTemplate, *, end_token: bool, rejects: Path | None, seed: int
+) -> Rows[JudgedExample]:
+    """Responses, each desirable or not, with the response tokens trained."""
+
+    def encode(records: Sequence[Judgement]) -> tuple[list[JudgedExample], list[Rejection]]:
+        return judged_examples(records, template, data.max_length, end_token=end_token)
+
+    return _load(data, read_judgements, encode, lambda record: record.responses[0], rejects, seed)
+
+
 def load_ranked(
     data: DataConfig,
     template: ChatTemplate,
@@ -141,7 +158,9 @@ def _load(
         raise UserError("no training rows were named", where="data.train", fix="--data FILE")
     loaded = read(resolve_paths(data.train, cache_folder()), rejects=rejects, max_reject_rate=data.max_reject_rate)
     records, held_out, digests, notes = _apart(data, loaded, read, seed)
-    train, unusable = encode(records)
+    encoded = [encode(group) for group in _by_entry(data, records)]
+    train = [example for examples, _ in encoded for example in examples]
+    unusable = [rejection for _, rejections in encoded for rejection in rejections]
     groups: dict[str, list[E]] = {}
     for name, chinese in ((ENGLISH_REPLIES, False), (CHINESE_REPLIES, True)):
         group, lost = encode([record for record in held_out if is_chinese(response_of(record)) == chinese])
@@ -156,10 +175,33 @@ def _load(
             got=unusable[0].reason if unusable else "0 rows", fix="raise data.max_length, or look at the rows",
             exit_code=ExitCode.BAD_DATA,
         )  # fmt: skip
+    mixture = _mixture(data, [len(examples) for examples, _ in encoded], notes)
     check_rejections(unusable, len(records) + len(held_out), max_reject_rate=data.max_reject_rate, rejects=rejects)
     held = sum(map(len, groups.values()))
     notes.append(f"{len(train)} rows to train on, {held} held out, {len(loaded.rejections) + len(unusable)} set aside")
-    return Rows(train, groups, digests, notes)
+    return Rows(train, mixture, groups, digests, notes)
+
+
+def _by_entry(data: DataConfig, records: Sequence[Any]) -> list[list[Any]]:
+    """The records of each entry of `data.train` if each has a weight, else all together."""
+    if not data.weights:
+        return [list(records)]
+    files = [{str(path) for path in expand(resolve_paths([entry], cache_folder()))} for entry in data.train]
+    return [[record for record in records if record.source.rpartition(":")[0] in names] for names in files]
+
+
+def _mixture(data: DataConfig, sizes: list[int], notes: list[str]) -> Mixture:
+    mixture = Mixture(tuple(sizes), data.weights)
+    if not data.weights:
+        return mixture
+    for entry, size, share in zip(data.train, sizes, mixture.shares, strict=True):
+        if not size:
+            raise UserError(
+                "no usable row is left of one of the files that are mixed", where=entry,
+                fix="leave it out with its weight, or look at its rows", exit_code=ExitCode.BAD_DATA,
+            )  # fmt: skip
+        notes.append(f"{entry}: every epoch draws {share} rows, {share / size:.2f} times its {size}")
+    return mixture
 
 
 def _apart(

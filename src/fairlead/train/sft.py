@@ -16,15 +16,13 @@ from fairlead.data.examples import Example
 from fairlead.data.sampler import step_rows
 from fairlead.evaluate.likelihood import measure_likelihoods
 from fairlead.evaluate.summary import Evaluation, Likelihood, StageSummary
-from fairlead.models.build import add_trainable, ready
 from fairlead.models.roles import Roles
-from fairlead.models.save import rehearse_save, role_tensors, write_role
-from fairlead.runtime.machine import flops_per_token
-from fairlead.runtime.start import start
+from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
 from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
+from fairlead.train.policy import finish_policy, policy_alone, policy_flops
 from fairlead.train.rows import load_conversations, policy_source, rejects_path, template_of
 from fairlead.train.stage import open_stage
 
@@ -34,17 +32,13 @@ def train_sft(config: SftConfig) -> Path:
     """Run or resume the stage; returns its folder, a policy artifact."""
     runtime = start(config.runtime)
     source = policy_source(config.model, config.data.max_length)
-    parents = {"model": source}
     rejects = rejects_path(config.output, "sft", runtime)
     rows = load_conversations(config.data, template_of(source), rejects=rejects, seed=runtime.seed)
-    stage = open_stage("sft", config, runtime, parents=parents, data_digests=rows.digests)
+    stage = open_stage("sft", config, runtime, parents={"model": source}, data_digests=rows.digests)
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
-        roles = Roles()
-        add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=config.model.lora.dropout)
-        ready(roles, config.model, runtime)
-        rehearse_save(stage.folder, roles, "policy", source.base, runtime)
+        roles = policy_alone(stage, source, config, runtime)
         roles.noise["policy"] = config.neftune_alpha
         stage.introduce([*rows.notes, *roles.notes])
         num_steps = number_of_steps(config, len(rows.train))
@@ -56,56 +50,47 @@ def train_sft(config: SftConfig) -> Path:
         else:
             before = measure_likelihoods(roles, "policy", rows.held_out, config.batch, runtime)
             numbers: dict[str, Any] = {"tokens": 0, "parent": [asdict(measured) for measured in before]}
-
-        def state_of() -> tuple[dict[str, Tensor], dict[str, Any]]:
-            return optimizer.state(), numbers
-
         first = state.step if state else 0
-        flops = flops_per_token(
-            roles.causal_lm("policy"), num_forwards=1, num_backwards=1,
-            trained_fraction=roles.trainable_fraction("policy"),
-        )  # fmt: skip
-        stage.begin(first_step=first, num_steps=num_steps, flops_per_token=flops)
+        stage.begin(first_step=first, num_steps=num_steps, flops_per_token=policy_flops(roles, num_forwards=1))
         for step in range(first, num_steps):
             runtime.seed_step(step)
-            picked = step_rows(len(rows.train), config.batch.rows, config.num_epochs, runtime.seed, step)
+            picked = step_rows(rows.mixture, config.batch.rows, config.num_epochs, runtime.seed, step)
             examples = [rows.train[i] for i in picked]
-            count = _count(examples, config)
-
-            def loss_of(share: MicroBatch) -> Tensor:
-                batch = collate([examples[i] for i in share.rows]).to(runtime.device)  # noqa: B023 - used in this step
-                batch = batch if share.counts else batch.without_weight()
-                if config.loss_per == "turn":
-                    weights = turn_weights([examples[i] for i in share.rows]).to(runtime.device)  # noqa: B023
-                    batch = replace(batch, weights=batch.weights * weights)
-                return (_losses(roles, batch, config) * batch.weights).sum() / count  # noqa: B023
-
-            shares = micro_batches([len(example.input_ids) for example in examples], config.batch, runtime)
-            loss = accumulate(shares, loss_of, optimizer, runtime)
-            metrics = {"loss": float(loss), **optimizer.step(step)}
+            metrics = _step(roles, optimizer, examples, config, runtime, step)
             num_tokens = sum(len(example.input_ids) for example in examples)
             numbers["tokens"] += num_tokens
             if config.eval_every_steps and (step + 1) % config.eval_every_steps == 0:
                 for measured in measure_likelihoods(roles, "policy", rows.held_out, config.batch, runtime):
                     metrics[f"held_out_loss/{measured.name}"] = measured.loss
             stage.record(step + 1, metrics, tokens=num_tokens, rows=len(examples))
-            stage.maybe_save(step + 1, num_steps, state_of)
+            stage.maybe_save(step + 1, num_steps, lambda: (optimizer.state(), numbers))
 
-        summary = StageSummary(
-            "sft", "policy", model=stage.folder.name, parent=source.name,
-            sizes={"rows": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps},
-        )  # fmt: skip
+        sizes = {"rows": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps}
         evaluation = Evaluation(
-            summary,
+            StageSummary("sft", "policy", model=stage.folder.name, parent=source.name, sizes=sizes),
             likelihoods=measure_likelihoods(roles, "policy", rows.held_out, config.batch, runtime),
             parent_likelihoods=tuple(Likelihood(**measured) for measured in numbers["parent"]),
         )
-        tensors = role_tensors(roles, "policy")
+        return finish_policy(stage, roles, source, evaluation)
 
-        def write_model(folder: Path) -> None:
-            write_role(folder, roles, "policy", tensors, source.base, pad_token_id=None)
 
-        return stage.finish("policy", source, write_model, evaluation=evaluation, facts={})
+def _step(
+    roles: Roles, optimizer: Optimizer, examples: Sequence[Example], config: SftConfig, runtime: Runtime, step: int
+) -> dict[str, float]:
+    """One optimizer step on these conversations, over all ranks."""
+    count = _count(examples, config)
+
+    def loss_of(share: MicroBatch) -> Tensor:
+        rows = [examples[i] for i in share.rows]
+        batch = collate(rows).to(runtime.device)
+        batch = batch if share.counts else batch.without_weight()
+        if config.loss_per == "turn":
+            batch = replace(batch, weights=batch.weights * turn_weights(rows).to(runtime.device))
+        return (_losses(roles, batch, config) * batch.weights).sum() / count
+
+    shares = micro_batches([len(example.input_ids) for example in examples], config.batch, runtime)
+    loss = accumulate(shares, loss_of, optimizer, runtime)
+    return {"loss": float(loss), **optimizer.step(step)}
 
 
 def _losses(roles: Roles, batch: PackedBatch, config: SftConfig) -> Tensor:
