@@ -14,7 +14,7 @@ from fairlead.cli.main import build_app, run
 from fairlead.config.journey import JourneyConfig
 from fairlead.config.parse import load
 from fairlead.config.stages import DpoConfig, GrpoConfig
-from tiny import tiny_model, write_conversations, write_preferences
+from tiny import tiny_model, write_conversations, write_ranked
 
 SHOWN = [(page, words) for page in PAGES for words in commands(page)]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
@@ -99,7 +99,7 @@ def walked(tmp_path_factory):
     tiny_model(folder / "tiny")
     for name in ("my", "held_out", "prompts"):
         write_conversations(folder / f"{name}.jsonl", 40, seed=len(name))
-    write_preferences(folder / "pairs.jsonl", 20)
+    write_ranked(folder / "pairs.jsonl", 20)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for words in commands(ROOT / "docs" / "getting-started.md", mark="run"):
@@ -138,7 +138,7 @@ def test_the_methods_of_the_grpo_page_are_options_that_are_taken():
 
 def test_the_names_beside_the_equations_are_there():
     for page in (ROOT / "docs" / "algorithms").glob("*.md"):
-        for module, name in re.findall(r"`(algos\.\w+)\.(\w+)`", page.read_text()):
+        for module, name in re.findall(r"`((?:algos|models|train|evaluate)\.\w+)\.(\w+)`", page.read_text()):
             assert hasattr(importlib.import_module(f"fairlead.{module}"), name), f"{page.name}: {module}.{name}"
     page = (ROOT / "docs" / "algorithms" / "dpo.md").read_text()
     losses = re.findall(r"^\| `(\w+)` \|.*\| `(\w+)` \|$", page, re.MULTILINE)
