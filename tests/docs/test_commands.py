@@ -16,7 +16,7 @@ from fairlead.config.journey import JourneyConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.parse import load
 from fairlead.config.stages import DpoConfig, RewardConfig
-from tiny import tiny_model, write_conversations, write_preferences
+from tiny import tiny_model, write_conversations, write_ranked
 from tiny_stages import judgements, write_rows
 
 SHOWN = [(page, words) for page in PAGES for words in commands(page)]
@@ -103,7 +103,7 @@ def walked(tmp_path_factory):
     tiny_model(folder / "tiny")
     for name in ("my", "held_out", "prompts"):
         write_conversations(folder / f"{name}.jsonl", 40, seed=len(name))
-    write_preferences(folder / "pairs.jsonl", 20)
+    write_ranked(folder / "pairs.jsonl", 20)
     write_rows(folder / "labelled.jsonl", judgements(20))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -157,7 +157,7 @@ def test_the_switches_of_the_ppo_page_are_options():
 
 def test_the_names_beside_the_equations_are_there():
     for page in (ROOT / "docs" / "algorithms").glob("*.md"):
-        for module, name in re.findall(r"`(algos\.\w+)\.(\w+)`", page.read_text()):
+        for module, name in re.findall(r"`((?:algos|models|train|evaluate)\.\w+)\.(\w+)`", page.read_text()):
             assert hasattr(importlib.import_module(f"fairlead.{module}"), name), f"{page.name}: {module}.{name}"
     page = (ROOT / "docs" / "algorithms" / "dpo.md").read_text()
     losses = re.findall(r"^\| `(\w+)` \|.*\| `(\w+)` \|$", page, re.MULTILINE)

@@ -122,10 +122,11 @@ def reliability(bins: Sequence[ReliabilityBin], *, title: str) -> str:
         for one in bins:
             ends = (one.low, one.high)
             axes.plot((one.confidence,) * 2, ends, color=_SERIES[0], linewidth=2.2, alpha=0.45, solid_capstyle="butt")
-            axes.annotate(str(one.num_pairs), (one.confidence, 0.02), ha="center", va="bottom", fontsize=8, color=_INK)
+            axes.annotate(str(one.num_pairs), (one.confidence, -0.04), ha="center", va="top", fontsize=8, color=_INK)
         axes.plot(sure, right, color=_SERIES[0], linewidth=1.2, marker="o", markersize=5, label="right")
         axes.set_xlim(0.485, 1.015)
-        axes.set_ylim(0.0, 1.02)
+        axes.set_ylim(-0.17, 1.04)
+        axes.set_yticks((0.0, 0.25, 0.5, 0.75, 1.0))
         axes.set_xlabel("sigmoid of the score difference; below: pairs")
         _legend_above(axes)
     return out[0]

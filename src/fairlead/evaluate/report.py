@@ -180,18 +180,14 @@ def _trust(evaluation: Evaluation) -> list[dict[str, Any]]:
             "name": one.name,
             "error": wording.percent(found.calibration_error),
             "quarters": [f"{100 * group.accuracy:.0f}" for group in found.by_margin],
-            "by_score": _share(found.length.by_score),
-            "by_label": _share(found.length.by_label),
+            "by_score": NONE if found.length.by_score is None else wording.percent(found.length.by_score),
+            "by_label": "" if found.length.by_label is None else f"{wording.percent(found.length.by_label)} by label",
             "differ": wording.count(found.length.num_pairs),
             "correlation": NONE if found.length.correlation is None else wording.signed(found.length.correlation),
         }
         for one in evaluation.preferences
         if (found := one.diagnostics)
     ]
-
-
-def _share(share: float | None) -> str:
-    return NONE if share is None else wording.percent(share)
 
 
 def _grades(evaluation: Evaluation) -> list[dict[str, Any]]:

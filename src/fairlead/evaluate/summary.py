@@ -6,6 +6,7 @@ One file is one `Evaluation`, written and read by `write_evaluation` and `read_e
     {"stage": {"stage": "ppo", "kind": "policy", "model": "...", "parent": "01-sft", "sizes": {"episodes": 512}},
      "likelihoods": [{"name": "Chinese replies", "loss": 2.1, "perplexity": 8.2, "num_tokens": 4096}],
      "parent_likelihoods": [...], "preferences": [{"name": "held-out pairs", "accuracy": 0.79, "low": ..., ...}],
+     "grades": [{"name": "graded", "pearson": 0.61, "mean_squared_error": 0.7, ...}],
      "rewards": {"num_prompts": 128, "paired_difference": 0.6, ...}, "scores": [...], "parent_scores": [...],
      "probes": {...}, "parent_probes": {...}, "kl": {"mean_sequence_kl": 3.1, "low": 2.8, "high": 3.4},
      "answers": [{"prompt": "...", "reply": "...", "parent_reply": "...", "score": 1.2, "parent_score": 0.1}],
