@@ -90,7 +90,7 @@ def mutants(source: str) -> list[Mutant]:
             )
             above = [_at(tree, path[:length]) for length in range(len(path) + 1)]
             function = [one.name for one in above if isinstance(one, ast.FunctionDef | ast.ClassDef)]
-            name = f"{'.'.join(function)}: {before}  ->  {after}"
+            name = ": ".join([*([".".join(function)] if function else []), f"{before}  ->  {after}"])
             times[name] += 1
             name += f" ({times[name]})" if times[name] > 1 else ""
             found[text] = Mutant(getattr(node, "lineno", 0), name, text)

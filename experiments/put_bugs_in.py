@@ -150,7 +150,7 @@ BUGS = {
     ],
     "deepspeed_chat_repeats_tokens_after_a_step": [
         ("models/kv_cache.py", "self._prompt_lengths = None\n        self.lengths = self.lengths + 1",
-         "self._prompt_lengths = None\n        self.lengths = self.lengths + (self.longest == max(self.lengths))"),
+         "self._prompt_lengths = None\n        self.lengths = self.lengths.clone()"),
         ("models/kv_cache.py", "keys[rows, :, self.lengths - 1] = key_states[:, :, 0]",
          "keys[rows, :, self.lengths - 2] = key_states[:, :, 0]"),
     ],

@@ -100,6 +100,13 @@ def test_bootstrap_covers_the_true_mean_about_as_often_as_it_says():
     assert 0.88 <= covered / 200 <= 0.99
 
 
+def test_bootstrap_defaults_and_types():
+    values = np.random.default_rng(0).normal(size=9).astype(np.float32)
+    found = bootstrap_mean(values, seed=1)
+    assert found == bootstrap_mean(values.astype(np.float64), seed=1, num_resamples=2000, confidence=0.95)
+    assert [type(end) for end in found] == [float, float], "what goes into JSON"
+
+
 def test_bootstrap_edges():
     assert bootstrap_mean([2.0, 2.0], seed=0) == (2.0, 2.0)
     with pytest.raises(ValueError, match="at least one"):

@@ -48,6 +48,7 @@ def test_the_temperature_is_1_by_default():
     logits, targets = torch.tensor([[0.0, 1.0, 3.0]]), torch.tensor([1])
     assert torch.equal(token_logprobs(logits, targets), token_logprobs(logits, targets, temperature=1.0))
     assert not torch.equal(token_logprobs(logits, targets), token_logprobs(logits, targets, temperature=2.0))
+    assert torch.equal(entropy(logits), entropy(logits, temperature=1.0))
 
 
 def test_extreme_logits_stay_finite():

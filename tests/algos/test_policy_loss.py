@@ -193,6 +193,12 @@ def test_a_ratio_at_the_edge_is_not_clipped():
     assert not policy_statistics(zeros, zeros, advantages, clip_eps_low=0.0, clip_eps_high=0.0).clipped.any()
 
 
+def test_dual_clip_of_16_bit_advantages_is_that_of_float32():
+    logprobs, old, advantages = (torch.tensor([x]).bfloat16() for x in (-0.1, -3.0, -1.23))
+    loss = clipped_policy_loss(logprobs, old, advantages, dual_clip=1.7, **CLIP)
+    assert loss.item() == pytest.approx(-1.7 * advantages.item(), rel=1e-6)
+
+
 def test_dual_clip_gradient_and_its_range():
     logprobs, old, advantages = rollout()
     assert torch.autograd.gradcheck(

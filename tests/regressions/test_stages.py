@@ -137,7 +137,7 @@ def test_a_killed_job_starts_again_from_nothing(world, tmp_path, monkeypatch, tr
 
     def record(stage, step, *args, **more):
         real(stage, step, *args, **more)
-        if step == 3:  # told in the journals, not saved yet
+        if step == 2:  # told in the journals, not saved yet
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Stage, "record", record)

@@ -37,9 +37,9 @@ def test_deepspeed_chat_trains_on_prompt_tokens():
 def test_nothing_teaches_the_model_to_stop():
     """MISSION 1.5 (70): an end token that pads as well (pad == eos) is trained after every answer."""
     assert TOKENIZER.pad_token_id == END
-    (example,), _ = conversation_examples([Conversation(TWO_TURNS, "f:1")], TEMPLATE, 256)
-    trained = [token for token, teaches in zip(example.input_ids, example.trained, strict=True) if teaches]
-    assert trained.count(END) == 2
+    examples, _ = conversation_examples([Conversation(TWO_TURNS, "f:1")], TEMPLATE, 256)
+    batch = collate(examples)
+    assert batch.input_ids[batch.targets].tolist().count(END) == 2
 
 
 def test_openrlhf_ends_truncated_replies_with_the_end_token():
@@ -63,10 +63,12 @@ def test_openrlhf_tokenises_prompt_and_reply_apart():
     tokenizer = tiny_tokenizer(chat_template=None)  # a plain layout: no control token stands between the words
     template = ChatTemplate(tokenizer)
     assert template.source == "plain"
-    encoded = template.encode(TWO_TURNS)
-    whole = tokenizer(template.render(TWO_TURNS), add_special_tokens=False)["input_ids"]
+    assert len(tokenizer(" the")["input_ids"]) == 1, "a token that reaches over the border of a message"
+    turns = tuple(Message(role, "the lazy dog") for role in ("user", "assistant", "user", "assistant"))
+    encoded = template.encode(turns)
+    whole = tokenizer(template.render(turns), add_special_tokens=False)["input_ids"]
     assert list(encoded.input_ids) == whole
-    prompt = template.encode_prompt(TWO_TURNS[:3])
+    prompt = template.encode_prompt(turns[:3])
     assert encoded.input_ids[: len(prompt)] == prompt, "and what is trained follows what is sampled from"
 
 
