@@ -1,6 +1,8 @@
 """Log-probabilities of the reference: computed once, as a reference beside the policy would, kept and checked."""
 
 import math
+import os
+import signal
 
 import pytest
 import torch
@@ -151,6 +153,26 @@ def test_a_resumed_stage_reads_them_from_its_folder(world, tmp_path, monkeypatch
     monkeypatch.setattr(reference_module, "step_logprobs", None)
     world.run("dpo", tmp_path, *ROWS, "checkpoint.every_steps=2")
     assert fingerprints(stage) == fingerprints(straight)
+
+
+@pytest.mark.parametrize("trainer", ["dpo", "kto"])
+def test_a_signal_while_the_reference_is_read_is_obeyed(world, tmp_path, monkeypatch, trainer):
+    straight = world.run(trainer, tmp_path / "straight", *ROWS)
+    asked = []
+    real = reference_module.step_logprobs
+
+    def step_logprobs(*args):
+        asked.append(1)
+        if len(asked) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reference_module, "step_logprobs", step_logprobs)
+        with pytest.raises(SystemExit) as stopped:
+            world.run(trainer, tmp_path / "cut", *ROWS)
+    assert (stopped.value.code, len(asked)) == (143, 2)
+    assert fingerprints(world.run(trainer, tmp_path / "cut", *ROWS)) == fingerprints(straight)
 
 
 @pytest.mark.parametrize("how", ["a bit", "cut", "another machine's", "gone"])

@@ -90,7 +90,7 @@ def _reference(stage: Stage, roles: Roles, rows: Rows[PairExample], steps: Itera
     pairs = [(pair.chosen, pair.rejected) for pair in rows.train]
 
     def compute() -> dict[str, Tensor]:
-        return {"pairs": logprobs_when_first_seen(roles, pairs, steps, stage.config.batch, stage.runtime)}
+        return {"pairs": logprobs_when_first_seen(stage, roles, pairs, steps)}
 
     return computed_once(stage, [example for pair in pairs for example in pair], compute)["pairs"]
 

@@ -113,7 +113,6 @@ def _reference(
 
     And of the held-out responses, group after group.
     """
-    batch, runtime = stage.config.batch, stage.runtime
     responses = [row.response for row in rows.train]
     held_out = [row.response for group in rows.held_out.values() for row in group]
 
@@ -122,8 +121,8 @@ def _reference(
         sequences = {"responses": responses, "mismatched": mismatched}
         for (name, examples), picks in zip(sequences.items(), tee(steps), strict=True):
             alone = [(example,) for example in examples]
-            found[name] = logprobs_when_first_seen(roles, alone, picks, batch, runtime)[:, 0]
-        scores = sequence_scores(roles, "policy", held_out, batch, runtime)
+            found[name] = logprobs_when_first_seen(stage, roles, alone, picks)[:, 0]
+        scores = sequence_scores(roles, "policy", held_out, stage.config.batch, stage.runtime)
         return found | {"held_out": torch.tensor(scores, dtype=torch.float64)}
 
     return computed_once(stage, [*responses, *mismatched, *held_out], compute)

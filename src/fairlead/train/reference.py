@@ -46,18 +46,20 @@ def step_logprobs(
 
 
 def logprobs_when_first_seen(
-    roles: Roles, rows: Sequence[Sequence[Example]], steps: Iterable[list[int]], batch: MicroBatchConfig,
-    runtime: Runtime,
-) -> Float[Tensor, "P K"]:  # fmt: skip
+    stage: Stage, roles: Roles, rows: Sequence[Sequence[Example]], steps: Iterable[list[int]]
+) -> Float[Tensor, "P K"]:
     """`step_logprobs` of each row in the first step that sees it; nan for a row that none sees.
 
-    So in the first epoch they are, to the last bit, what a reference read beside the policy would have said.
+    So in the first epoch they are, to the last bit, what a reference read beside the policy would have said. Leaves
+    between two steps when a signal asked to.
     """
     found = torch.full((len(rows), len(rows[0])), torch.nan)
     for picked in steps:
         new = found[picked].isnan().any(1)
         if new.any():
-            found[torch.tensor(picked)[new]] = step_logprobs(roles, [rows[i] for i in picked], batch, runtime)[new]
+            stage.leave_if_asked()
+            logprobs = step_logprobs(roles, [rows[i] for i in picked], stage.config.batch, stage.runtime)
+            found[torch.tensor(picked)[new]] = logprobs[new]
         elif not found.isnan().any():
             break
     return found
@@ -84,6 +86,7 @@ def computed_once(
         return found
     if unusable:
         stage.say(f"warning: {path.name} {unusable}: the reference is read again")
+    stage.say(f"{stage.name}: reading the responses under the reference, once")
     found = compute()
     if runtime.is_main:
         # One entry: safetensors writes several in any order, and two runs shall leave the same bytes

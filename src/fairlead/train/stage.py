@@ -203,6 +203,12 @@ class Stage:
             self.say(f"\n{self.name}: saved at step {step} of {num_steps}; the same command goes on from here")
             raise SystemExit(self._interrupts.exit_code)
 
+    def leave_if_asked(self) -> None:
+        """Leave with 130 or 143 when a signal asked to stop, where there is nothing to save yet."""
+        if self.runtime.ranks.any(self._interrupts.received is not None):
+            self.say(f"\n{self.name}: stopped before the next step; the same command begins again from there")
+            raise SystemExit(self._interrupts.exit_code)
+
     def finish(
         self,
         kind: Kind,
