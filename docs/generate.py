@@ -8,11 +8,13 @@ from pathlib import Path
 from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options_page
 from fairlead.config.journey import JourneyConfig
+from fairlead.config.replies import RepliesConfig
 from fairlead.config.stages import DpoConfig, EvalConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig
 from fairlead.errors import ExitCode
 
 VERBS = {
     "sft": SftConfig,
+    "replies": RepliesConfig,
     "reward": RewardConfig,
     "ppo": PpoConfig,
     "grpo": GrpoConfig,

@@ -7,11 +7,13 @@ from pathlib import Path
 from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options
 from fairlead.config.journey import JourneyConfig
+from fairlead.config.replies import RepliesConfig
 from fairlead.config.stages import DpoConfig, EvalConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig
 
 ROOT = Path(__file__).parents[2]
 VERBS = {
     "sft": SftConfig,
+    "replies": RepliesConfig,
     "reward": RewardConfig,
     "dpo": DpoConfig,
     "ppo": PpoConfig,

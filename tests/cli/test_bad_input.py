@@ -140,7 +140,7 @@ def test_recipes(here, early, recipe, says, fix):
 JOURNEY = """
 split: {sources: [rows.jsonl], sft: 4, preference: 2, held_out: 2, tokenizer: ./tiny}
 sft: {model: {name: ./tiny}, data: {train: "@split/sft.jsonl", held_out: rows.jsonl}}
-replies: {train: "@split/preference.jsonl"}
+replies: {data: {train: "@split/preference.jsonl"}}
 reward: {model: {name: "@sft"}, data: {train: [pairs.jsonl, "@replies/train.jsonl"]}}
 ppo: {model: {name: "@sft"}, reward_model: "@reward", data: {train: rows.jsonl}}
 eval: {prompts: [rows.jsonl], reward_model: "@reward"}
@@ -164,7 +164,7 @@ eval: {prompts: [rows.jsonl], reward_model: "@reward"}
         ("split.sources=", USAGE, "split.sources: no rows are named"),
         ("split.sources=pairs.jsonl", USAGE, "pairs.jsonl: this file holds preferences"),
         ("split.tokenizer=./none", MISSING, "split.tokenizer: there is no such model"),
-        ("replies.train=none.jsonl", MISSING, "none.jsonl: there is no such file"),
+        ("replies.data.train=none.jsonl", MISSING, "none.jsonl: there is no such file"),
         ("replies.model=./none", MISSING, "replies.model: there is no such model"),
     ],
 )

@@ -11,6 +11,7 @@ from fairlead.data.chat_template import ChatTemplate
 from fairlead.errors import UserError
 from fairlead.models.loading import tokenizer_in
 from fairlead.models.sources import resolve
+from fairlead.rewards.terms import load_functions
 from fairlead.runtime.start import start
 from fairlead.train import grpo
 from fairlead.train.episodes import next_rows
@@ -45,7 +46,7 @@ def set_up(world, tmp_path, *options):
     template = ChatTemplate(tokenizer_in(source.base.folder), extra_end_token_ids=range(3, 320, 9))  # lengths differ
     tasks = load_tasks(config.data, template, rejects=None, seed=0).train[:3]
     terms = [parse_term(text) for text in config.rewards]
-    functions, _ = grpo._functions(terms)
+    functions, _ = load_functions(terms)
     learner = grpo._Learner(config, runtime, source, reward, template, terms, functions)
     shaken(learner.roles, "policy", 1, 0.05)
     return learner, tasks

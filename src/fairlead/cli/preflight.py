@@ -16,6 +16,7 @@ from fairlead.artifacts.stages import is_finished, is_run, is_taken, list_runs, 
 from fairlead.config.chat import ChatConfig
 from fairlead.config.common import RowsConfig
 from fairlead.config.journey import STAGES, JourneyConfig, models_of, rows_of
+from fairlead.config.replies import RepliesConfig
 from fairlead.config.section import Section
 from fairlead.config.stages import DpoConfig, EvalConfig, GrpoConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
 from fairlead.data.load import read_conversations, read_preferences, read_prompts
@@ -27,11 +28,13 @@ from fairlead.runtime.environment import cache_folder, is_first_rank
 SMALL_BYTES = 16_000_000  # rows up to this size are read here, larger files only by the stage itself
 ROOM_BYTES = 32_000_000  # what any run writes: logs, a report, checkpoints of a small adapter
 
-_ROWS = {"split": "sources", "replies": "train", "eval": "prompts"}  # what most often says which rows; else data.train
+_ROWS = {"split": "sources", "eval": "prompts"}  # what most often says which rows; else data.train
 _READERS = {"conversations": read_conversations, "preferences": read_preferences, "prompts": read_prompts}
 
 
-def check_stage(verb: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig | GrpoConfig) -> None:
+def check_stage(
+    verb: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig | GrpoConfig | RepliesConfig
+) -> None:
     """Raise the UserError that the stage would raise later, if there is one."""
     _check_models(config)
     require_folder(Path(config.output), ROOM_BYTES)
@@ -76,7 +79,8 @@ def check_journey(journey: JourneyConfig) -> None:
         if config is None:
             continue
         _check_models(config, f"{name}.")
-        named = config.data.train if isinstance(config, StageConfig) else any(files for _, files, _ in rows_of(config))
+        reads_data = isinstance(config, StageConfig | RepliesConfig)
+        named = config.data.train if reads_data else any(files for _, files, _ in rows_of(config))
         if not named:
             option = f"{name}.{_ROWS.get(name, 'data.train')}"
             raise _no_rows(option, f"write {option} in the recipe")
@@ -142,7 +146,7 @@ def _check_reward_model(name: str, option: str) -> None:
 
 def _check_rows(config: Section, rejects: Path | None = None) -> None:
     """Files must be there; small ones are read. `rejects` is for the training rows."""
-    rows = config.data if isinstance(config, StageConfig) else RowsConfig()
+    rows = config.data if isinstance(config, StageConfig | RepliesConfig) else RowsConfig()
     for option, names, kind in rows_of(config):
         files = [name for name in names if not name.startswith("@")]
         if _small(files):

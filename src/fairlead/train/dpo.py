@@ -38,16 +38,16 @@ from fairlead.train.rows import load_preferences, policy_source, rejects_path, t
 from fairlead.train.stage import open_stage
 
 
-def train_dpo(config: DpoConfig) -> Path:
-    """Run or resume the stage; returns its folder, a policy artifact."""
+def train_dpo(config: DpoConfig, *, name: str = "dpo") -> Path:
+    """Run or resume the stage of that name; returns its folder, a policy artifact."""
     runtime = start(config.runtime)
     source = policy_source(config.model, config.data.max_length)
     parents = {"model": source}
     rows = load_preferences(
         config.data, template_of(source), end_token=config.add_end_token,
-        rejects=rejects_path(config.output, "dpo", runtime), seed=runtime.seed,
+        rejects=rejects_path(config.output, name, runtime), seed=runtime.seed,
     )  # fmt: skip
-    stage = open_stage("dpo", config, runtime, parents=parents, data_digests=rows.digests)
+    stage = open_stage(name, config, runtime, parents=parents, data_digests=rows.digests)
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
@@ -97,7 +97,7 @@ def train_dpo(config: DpoConfig) -> Path:
             stage.maybe_save(step + 1, num_steps, lambda: (optimizer.state(), numbers))
 
         summary = StageSummary(
-            "dpo", "policy", model=stage.folder.name, parent=source.name,
+            name, "policy", model=stage.folder.name, parent=source.name,
             sizes={"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps},
         )  # fmt: skip
         measured = measure_preferences(roles, "policy", rows.held_out, config.batch, runtime)

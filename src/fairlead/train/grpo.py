@@ -42,7 +42,7 @@ from fairlead.models.loading import require_context
 from fairlead.models.roles import Roles
 from fairlead.models.save import role_tensors, write_role
 from fairlead.models.sources import Source, resolve
-from fairlead.rewards.terms import Function, Sample, load_function, rule_scores
+from fairlead.rewards.terms import Function, Sample, load_functions, rule_scores
 from fairlead.rollout.sample import measure_rollout, sample_responses, score_responses, scored_texts
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import Runtime, start
@@ -59,7 +59,7 @@ def train_grpo(config: GrpoConfig) -> Path:
     source = policy_source(config.model, config.sampling.max_new_tokens)
     terms = [parse_term(text) for text in config.rewards]
     reward_source = _reward_of(config)
-    functions, digests = _functions(terms)
+    functions, digests = load_functions(terms)
     template = template_of(source)
     rows = load_tasks(config.data, template, rejects=rejects_path(config.output, "grpo", runtime), seed=runtime.seed)
     require_context(source, max(len(task.input_ids) for task in rows.train) + config.sampling.max_new_tokens)
@@ -108,13 +108,6 @@ def _reward_of(config: GrpoConfig) -> Source | None:
         )  # fmt: skip
     require_kind(Path(config.reward_model), ("reward",), wanted_for="grpo's reward_model")
     return resolve(config.reward_model)
-
-
-def _functions(terms: Sequence[Term]) -> tuple[dict[str, Function], dict[str, str]]:
-    """The user's own functions by the name of their term, and the digests of their files."""
-    loaded = {term.name: (*load_function(term), str(term.file)) for term in terms if term.file is not None}
-    functions = {name: function for name, (function, _, _) in loaded.items()}
-    return functions, {file: digest for _, digest, file in loaded.values()}
 
 
 class _Learner:

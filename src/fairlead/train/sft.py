@@ -28,14 +28,14 @@ from fairlead.train.rows import load_conversations, policy_source, rejects_path,
 from fairlead.train.stage import open_stage
 
 
-def train_sft(config: SftConfig) -> Path:
-    """Run or resume the stage; returns its folder, a policy artifact."""
+def train_sft(config: SftConfig, *, name: str = "sft") -> Path:
+    """Run or resume the stage of that name; returns its folder, a policy artifact."""
     runtime = start(config.runtime)
     source = policy_source(config.model, config.data.max_length)
     parents = {"model": source}
-    rejects = rejects_path(config.output, "sft", runtime)
+    rejects = rejects_path(config.output, name, runtime)
     rows = load_conversations(config.data, template_of(source), rejects=rejects, seed=runtime.seed)
-    stage = open_stage("sft", config, runtime, parents=parents, data_digests=rows.digests)
+    stage = open_stage(name, config, runtime, parents=parents, data_digests=rows.digests)
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
@@ -89,7 +89,7 @@ def train_sft(config: SftConfig) -> Path:
             stage.maybe_save(step + 1, num_steps, state_of)
 
         summary = StageSummary(
-            "sft", "policy", model=stage.folder.name, parent=source.name,
+            name, "policy", model=stage.folder.name, parent=source.name,
             sizes={"rows": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps},
         )  # fmt: skip
         evaluation = Evaluation(
