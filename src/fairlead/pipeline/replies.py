@@ -190,7 +190,12 @@ class _Author:
         kept = [(prompt, tasks[0]) for prompt, tasks in encoded if tasks]
         if len(kept) < len(prompts):
             self._say(f"{len(prompts) - len(kept)} prompts left out: longer than {limit} tokens")
-        longest = max((len(task.input_ids) for _, task in kept), default=0)
+        if not kept:
+            raise UserError(
+                "no prompt is left to answer", where=f"{self.name}.data", got=f"{len(prompts)} prompts",
+                want=f"prompts of at most {limit} tokens", fix="raise data.max_length", exit_code=ExitCode.BAD_DATA,
+            )  # fmt: skip
+        longest = max(len(task.input_ids) for _, task in kept)
         require_context(self.source, longest + self.config.sampling.max_new_tokens)
         return [prompt for prompt, _ in kept], [task for _, task in kept]
 
