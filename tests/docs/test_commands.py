@@ -78,6 +78,7 @@ SMALL = {
     "sft": ["--model", "tiny", "--max-steps", "2", "--checkpoint.every-steps", "1", "--eval-every-steps", "1"],
     "reward": ["--max-steps", "2", "--eval-every-steps", "1"],
     "dpo": ["--max-steps", "2", "--eval-every-steps", "1"],
+    "replies": ["--sampling.max-new-tokens", "2", "--ended-only", "false", "--num-responses-per-prompt", "8"],
     "ppo": [
         "--num-iterations", "1", "--prompts-per-iteration", "4", "--mini-batch-size", "2",
         "--sampling.max-new-tokens", "4", "--ptx-coef", "0.1", "--ptx-data", "my.jsonl",

@@ -33,7 +33,7 @@ def best_of_n_kl(num_responses: int) -> float:
     """log n - (n - 1) / n: how far, in nats, the best of n responses can lie from the policy that drew them.
 
     Exact where no two responses score the same and each is rare (Stiennon et al. 2020, appendix G.3), else an upper
-    bound (Beirami et al. 2024, theorem 3.1).
+    bound (Beirami et al. 2024).
     """
     return math.log(num_responses) - (num_responses - 1) / num_responses
 

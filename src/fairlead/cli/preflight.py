@@ -23,7 +23,8 @@ from fairlead.data.load import read_conversations, read_preferences, read_prompt
 from fairlead.data.sources import expand
 from fairlead.data.starter import STARTER_DATASETS, STARTER_MODELS, model_path, resolve_paths
 from fairlead.errors import ExitCode, UserError
-from fairlead.runtime.environment import cache_folder, is_first_rank
+from fairlead.runtime.environment import cache_folder, is_first_rank, secret
+from fairlead.synthesize.judge import question_text
 
 SMALL_BYTES = 16_000_000  # rows up to this size are read here, larger files only by the stage itself
 ROOM_BYTES = 32_000_000  # what any run writes: logs, a report, checkpoints of a small adapter
@@ -44,6 +45,8 @@ def check_stage(
     if not config.data.train:
         raise _no_rows("data.train", f"fairlead {verb} --data FILE")
     _check_rows(config, rejects=folder / "rejects.jsonl" if is_first_rank() and not is_taken(folder) else None)
+    if isinstance(config, RepliesConfig):
+        _check_judge(config)
 
 
 def check_eval(config: EvalConfig) -> None:
@@ -85,6 +88,8 @@ def check_journey(journey: JourneyConfig) -> None:
             option = f"{name}.{_ROWS.get(name, 'data.train')}"
             raise _no_rows(option, f"write {option} in the recipe")
         _check_rows(config)
+        if isinstance(config, RepliesConfig):
+            _check_judge(config)
 
 
 def _require_own(run: Path) -> None:
@@ -142,6 +147,12 @@ def _check_reward_model(name: str, option: str) -> None:
             fix="train one with `fairlead reward`, then --reward-model RUN/02-reward; or use `fairlead dpo`",
         )  # fmt: skip
     require_kind(Path(name), ("reward",), wanted_for=option)
+
+
+def _check_judge(config: RepliesConfig) -> None:
+    """The question and the key are there; whether the endpoint answers shows when it is asked."""
+    question_text(config.judge.prompt_file)
+    secret(config.judge.api_key_variable)
 
 
 def _check_rows(config: Section, rejects: Path | None = None) -> None:

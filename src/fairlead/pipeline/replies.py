@@ -51,6 +51,7 @@ def make_replies(config: RepliesConfig, *, name: str = "replies") -> Path:
     folder = stage_folder(run, name)
     parents = _parents(config)
     functions, digests = load_functions(config.terms)
+    question = question_text(config.judge.prompt_file)
     if config.judge.prompt_file:
         digests[config.judge.prompt_file] = sha256_file(Path(config.judge.prompt_file))
     runtime = start(config.runtime)
@@ -61,7 +62,7 @@ def make_replies(config: RepliesConfig, *, name: str = "replies") -> Path:
     if finished(folder, identity, runtime):
         return folder
     began = time.monotonic()
-    with held(folder, identity, runtime), _judge(config, folder, runtime) as judge:
+    with held(folder, identity, runtime), _judge(config, question, folder, runtime) as judge:
         author = _Author(name, config, runtime, parents, functions, judge)
         sizes = [author.write(folder, part, prompts[part], place) for place, part in enumerate(prompts)]
         if runtime.is_main:
@@ -113,12 +114,11 @@ def _prompts(config: RepliesConfig, name: str, digests: dict[str, str], runtime:
 
 
 @contextmanager
-def _judge(config: RepliesConfig, folder: Path, runtime: Runtime) -> Iterator[Judge | None]:
+def _judge(config: RepliesConfig, question: str, folder: Path, runtime: Runtime) -> Iterator[Judge | None]:
     """The judge and its verdicts so far, where one is asked; only the first rank asks."""
     if runtime.is_main and any(term.name == JUDGE for term in config.terms):
-        question, key = question_text(config.judge.prompt_file), secret(config.judge.api_key_variable)
         with Journal(folder / "verdicts.jsonl") as journal:
-            yield Judge(config.judge, question, key, journal)
+            yield Judge(config.judge, question, secret(config.judge.api_key_variable), journal)
     else:
         yield None
 

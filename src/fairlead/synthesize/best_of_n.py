@@ -1,7 +1,7 @@
 """Of several replies to one prompt the best: preferences and conversations made from scores.
 
-The best and the worst of n make a pair (best-of-n, Stiennon et al. 2020, appendix D; Yuan et al. 2024), the best alone
-a conversation to fine-tune on (rejection sampling, Touvron et al. 2023; RAFT, Dong et al. 2023). How far the best of n
+The best and the worst of n make a pair (Stiennon et al. 2020; Yuan et al. 2024), the best alone a conversation to
+fine-tune on (rejection sampling, Touvron et al. 2023; RAFT, Dong et al. 2023). How far the best of n
 may lie from the policy that drew them is `algos.kl.best_of_n_kl`.
 """
 
