@@ -171,6 +171,15 @@ def test_long_prompts_and_later_rows_are_left_out(make):
     assert answered == [prompt for prompt in first if prompt in answered]
 
 
+def test_rows_that_cannot_be_read_are_listed(make, tmp_path):
+    file = write_rows(tmp_path / "rows.jsonl", [*conversations(9), {"messages": []}])
+    words = ("method=best_of_n", "rewards=length", "ended_only=false", f"data.train={file}")
+    with pytest.raises(UserError, match="1 of 10 rows cannot be used"):
+        make(*words)
+    folder = make(*words, "data.max_reject_rate=0.1")
+    assert [row["line"] for row in rows_of(folder / "rejects.jsonl")] == [10]
+
+
 def files(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
 

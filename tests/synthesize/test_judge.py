@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import threading
 import time
 
 import pytest
@@ -121,6 +122,24 @@ def test_a_server_that_says_when_is_heard(asked, monkeypatch):
     with fake_judge(failures=[(429, {"Retry-After": "7"}, b""), (429, {"Retry-After": "9999"}, b"")]) as judge:
         asked(judge.url, num_retries=3, num_at_once=1)
     assert slept == [7.0, module.LONGEST_WAIT_SECONDS]
+
+
+@pytest.mark.parametrize("limit", [1, 4])
+def test_questions_under_way_at_once(asked, limit):
+    under_way, most, lock = [], [], threading.Lock()
+
+    def counted(question):
+        with lock:
+            under_way.append(question)
+            most.append(len(under_way))
+        time.sleep(0.05)
+        with lock:
+            under_way.remove(question)
+        return longer(question)
+
+    with fake_judge(counted) as judge:
+        asked(judge.url, num_at_once=limit)
+    assert max(most) == limit
 
 
 def fails(asked, code, *words, **options):

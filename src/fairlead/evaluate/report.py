@@ -144,7 +144,7 @@ def stage_evaluation(stage: StageFolder) -> Evaluation:
 def _did(manifest: Manifest) -> str:
     """What a stage is for; replies by their method. Empty for what makes nothing."""
     stage = manifest.stage.partition("-round-")[0]
-    return _DID.get(manifest.config["method"] if stage == "replies" else stage, "")
+    return _DID.get(manifest.config.get("method", "own_rejected") if stage == "replies" else stage, "")
 
 
 def _names(evaluation: Evaluation, parent: StageFolder | None) -> tuple[str, str]:

@@ -93,7 +93,9 @@ def _stage(journey: JourneyConfig, name: str, rates: _Rates, model: ModelFacts, 
         return Estimate(start_up, 5e8, 1e6 * num_sources)
     if name == "replies":
         assert journey.replies is not None
-        rows = num_sources * (split.preference + split.held_out) if split else 256
+        parts = {"train": "preference", "held_out": "held_out"}
+        answered = [name for part, name in parts.items() if getattr(journey.replies.data, part)]
+        rows = num_sources * sum(getattr(split, name) for name in answered) if split else 256
         seconds = rows * _reply_seconds(journey.replies, rates)
         return Estimate(start_up + seconds, 3.0 * model.weight_bytes(runtime.dtype.itemsize) + 1e9, 1e6)
     config = getattr(journey, name)
