@@ -178,7 +178,8 @@ def test_a_journey_under_torchrun(world, made, tmp_path):
         for file in (made / "run" / name).glob("*.jsonl"):
             if name == "01-split":
                 assert (tmp_path / "run" / name / file.name).read_bytes() == file.read_bytes()
-            assert len(rows_of(tmp_path / "run" / name / file.name)) > 0
+            if file.name != "rejects.jsonl":
+                assert len(rows_of(tmp_path / "run" / name / file.name)) > 0
 
 
 def test_pairs_have_sides_of_equal_length(made):
