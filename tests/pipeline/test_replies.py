@@ -206,6 +206,11 @@ def test_finished_replies_are_skipped_or_refused(make, capsys):
         make(*words, "num_responses_per_prompt=3")
 
 
+def test_a_reward_model_does_not_reply(world, make):
+    with pytest.raises(UserError, match="is a reward model; want a policy"):
+        make(f"model={world.reward}", "method=best_of_n", "rewards=length")
+
+
 def test_no_row_comes_of_replies_that_score_the_same(make, tmp_path):
     file = tmp_path / "rules.py"
     file.write_text("def f(prompt, response, answer):\n    return 1.0\n")

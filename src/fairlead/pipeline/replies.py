@@ -37,7 +37,7 @@ from fairlead.runtime.start import Runtime, start
 from fairlead.synthesize.best_of_n import Reply, best_conversation, distinct, is_text, ranked_preference
 from fairlead.synthesize.judge import Judge, dialogue, question_text
 from fairlead.synthesize.own_replies import own_reply_pairs
-from fairlead.train.rows import rejects_path
+from fairlead.train.rows import policy_source, rejects_path
 from fairlead.train.stage import FREE_MACHINE_OPTIONS
 
 # Where the judge answers and how patiently it is asked changes how the stage runs, not what it makes.
@@ -82,7 +82,7 @@ def make_replies(config: RepliesConfig, *, name: str = "replies") -> Path:
 
 def _parents(config: RepliesConfig) -> dict[str, Source]:
     """The model that replies and the reward model, if one is asked for; refused by name when it is something else."""
-    parents = {"model": resolve(config.model)}
+    parents = {"model": policy_source(ModelConfig(name=config.model), config.sampling.max_new_tokens)}
     if config.scored_by_model:
         require_kind(Path(config.reward_model), ("reward",), wanted_for="reward_model")
         parents["reward"] = resolve(config.reward_model)

@@ -102,9 +102,7 @@ class Judge:
 
     def scores(self, groups: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """`share_beaten` of the replies of each group, which is a prompt and different replies to it."""
-        self._ask_new(
-            [Question(prompt, a, b) for prompt, replies in groups for a, b in permutations(replies, 2)]
-        )  # fmt: skip
+        self._ask_new([Question(prompt, a, b) for prompt, replies in groups for a, b in permutations(replies, 2)])
         return [
             share_beaten(len(replies), lambda i, j, p=prompt, r=replies: self._known[_key(Question(p, r[i], r[j]))])
             for prompt, replies in groups
@@ -117,7 +115,8 @@ class Judge:
             for question, verdict in zip(new, pool.map(self._verdict, new), strict=True):
                 self._known[_key(question)] = verdict
                 self._journal.append({"question": _key(question), "verdict": verdict})
-                self._require_readable()
+                if verdict == "unreadable":
+                    self._require_readable()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -174,7 +173,10 @@ class Judge:
 
     def _shown(self, error: HTTPError) -> str:
         """What the server said, short, and without the key should it repeat it."""
-        text = error.read(2000).decode("utf-8", "replace")
+        try:
+            text = error.read(2000).decode("utf-8", "replace")
+        except (OSError, HTTPException):  # the status says enough
+            return ""
         text = text.replace(self._api_key, "***") if self._api_key else text
         return " ".join(text.split())[:200]
 
