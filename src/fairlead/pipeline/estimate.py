@@ -72,15 +72,15 @@ def _base(journey: JourneyConfig) -> str:
 
 def describe(estimates: dict[str, Estimate]) -> str:
     """A table for the terminal."""
-    lines = [f"{'stage':<16} time      memory     disk"]
+    lines = [f"{'stage':<16} time         memory     disk"]
     lines += [
-        f"{name:<16} {duration(e.seconds):<9} {size(int(e.memory_bytes)):<10} {size(int(e.disk_bytes))}"
+        f"{name:<16} {duration(e.seconds):<12} {size(int(e.memory_bytes)):<10} {size(int(e.disk_bytes))}"
         for name, e in estimates.items()
     ]
     total = sum(e.seconds for e in estimates.values())
     peak = max((e.memory_bytes for e in estimates.values()), default=0.0)
     disk = sum(e.disk_bytes for e in estimates.values())
-    lines.append(f"{'in all':<16} {duration(total):<9} {size(int(peak)):<10} {size(int(disk))}")
+    lines.append(f"{'in all':<16} {duration(total):<12} {size(int(peak)):<10} {size(int(disk))}")
     lines.append("an estimate from a matrix product timed just now; right within a factor of two")
     return "\n".join(lines)
 
