@@ -9,11 +9,13 @@ from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options_page
 from fairlead.config.journey import JourneyConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
+from fairlead.config.replies import RepliesConfig
 from fairlead.config.stages import DpoConfig, EvalConfig, KtoConfig, RewardConfig, SftConfig
 from fairlead.errors import ExitCode
 
 VERBS = {
     "sft": SftConfig,
+    "replies": RepliesConfig,
     "reward": RewardConfig,
     "ppo": PpoConfig,
     "grpo": GrpoConfig,

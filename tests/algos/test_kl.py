@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.algos.kl import kl_estimate, kl_k1, kl_k2, kl_k3, next_kl_coef
+from fairlead.algos.kl import best_of_n_kl, kl_estimate, kl_k1, kl_k2, kl_k3, next_kl_coef
 from oracles import divergence, reductions
 
 VOCABULARIES = st.integers(2, 6).flatmap(
@@ -109,3 +109,16 @@ def test_adaptive_coefficient_by_hand():
     assert next_kl_coef(0.2, 6.6, 1000, **step) == pytest.approx(0.2 * 1.01)  # 10 % above, a tenth of the horizon
     assert next_kl_coef(0.2, 600.0, 1000, **step) == pytest.approx(0.2 * 1.02)  # counts as 20 %
     assert next_kl_coef(0.2, 0.0, 1000, **step) == pytest.approx(0.2 * 0.98)
+
+
+@given(VOCABULARIES, st.integers(1, 4))
+def test_the_best_of_n_stays_within_its_bound(pair, n):
+    policy = reductions.softmax(pair[0])
+    assert divergence.kl(divergence.best_of_n(policy, n), policy) <= best_of_n_kl(n) + 1e-9
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_the_bound_is_met_where_every_response_is_rare(n):
+    policy = [1 / 60] * 60
+    exact = divergence.kl(divergence.best_of_n(policy, n), policy)
+    assert exact == pytest.approx(best_of_n_kl(n), abs=0.01)  # 60 responses are not infinitely many

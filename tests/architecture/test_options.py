@@ -8,11 +8,13 @@ from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options
 from fairlead.config.journey import JourneyConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
+from fairlead.config.replies import RepliesConfig
 from fairlead.config.stages import DpoConfig, EvalConfig, KtoConfig, RewardConfig, SftConfig
 
 ROOT = Path(__file__).parents[2]
 VERBS = {
     "sft": SftConfig,
+    "replies": RepliesConfig,
     "reward": RewardConfig,
     "dpo": DpoConfig,
     "kto": KtoConfig,

@@ -140,7 +140,7 @@ def test_recipes(here, early, recipe, says, fix):
 JOURNEY = """
 split: {sources: [rows.jsonl], sft: 4, preference: 2, held_out: 2, tokenizer: ./tiny}
 sft: {model: {name: ./tiny}, data: {train: "@split/sft.jsonl", held_out: rows.jsonl}}
-replies: {train: "@split/preference.jsonl"}
+replies: {data: {train: "@split/preference.jsonl"}}
 reward: {model: {name: "@sft"}, data: {train: [pairs.jsonl, "@replies/train.jsonl"]}}
 ppo: {model: {name: "@sft"}, reward_model: "@reward", data: {train: rows.jsonl}}
 eval: {prompts: [rows.jsonl], reward_model: "@reward"}
@@ -164,8 +164,9 @@ eval: {prompts: [rows.jsonl], reward_model: "@reward"}
         ("split.sources=", USAGE, "split.sources: no rows are named"),
         ("split.sources=pairs.jsonl", USAGE, "pairs.jsonl: this file holds preferences"),
         ("split.tokenizer=./none", MISSING, "split.tokenizer: there is no such model"),
-        ("replies.train=none.jsonl", MISSING, "none.jsonl: there is no such file"),
+        ("replies.data.train=none.jsonl", MISSING, "none.jsonl: there is no such file"),
         ("replies.model=./none", MISSING, "replies.model: there is no such model"),
+        ("replies.method=best_of_n", USAGE, "replies.reward_model: no reward model is named"),
     ],
 )
 def test_every_stage_of_a_journey_is_checked_before_the_first(here, early, folder, word, code, says):
@@ -232,6 +233,51 @@ def test_wrong_kind_of_artifact(here, early):
     for words in (["sft", "--data", "rows.jsonl", "--model", "run/02-reward"], ["chat", "run/02-reward"]):
         assert "run/02-reward is a reward model; want a policy" in early(USAGE, *words)[0]
     assert "run/02-reward is a reward model; want a policy" in early(USAGE, "export", "run/02-reward", "x")[0]
+
+
+BEST_OF_N = ("replies", "--model", "tiny", "--data", "rows.jsonl", "--method", "best_of_n")
+JUDGED = (*BEST_OF_N, "--rewards", "judge", "--judge.model", "wise", "--judge.num-retries", "0", "--judge.url")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says", "fix"),
+    [
+        (("replies", "--data", "rows.jsonl"), USAGE, "model is missing", "--model RUN/01-sft"),
+        ((*BEST_OF_N[:-1], "worst_of_n"), USAGE, "method cannot be used; got worst_of_n", "own_rejected"),
+        ((*BEST_OF_N, "--num-responses-per-prompt", "1"), USAGE, "the best of one is also the worst", "2 or more"),
+        ((*BEST_OF_N, "--min-score", "1"), USAGE, "replies.min_score has no meaning for", "leave it out"),
+        (BEST_OF_N, USAGE, "reward_model: no reward model is named", "fairlead reward"),
+        ((*BEST_OF_N, "--reward-model", "run/01-sft"), USAGE, "run/01-sft is a policy; want a reward model", "reward`"),
+        ((*BEST_OF_N[:3], "--data", "pairs.jsonl"), USAGE, "pairs.jsonl: this file holds preferences", "reward"),
+        ((*JUDGED, "localhost"), USAGE, "judge.url=localhost is no address of an endpoint", "http://HOST:PORT/v1"),
+        (
+            (*JUDGED, "http://x/v1", "--judge.prompt-file", "none"),
+            MISSING,
+            "none: the question to the judge",
+            "prompt_",
+        ),
+        (
+            (*JUDGED, "http://x/v1", "--judge.api-key-variable", "NO_KEY"),
+            USAGE,
+            "NO_KEY: this environment var",
+            "export",
+        ),
+    ],
+)
+def test_replies_that_cannot_be_made(here, early, folder, words, code, says, fix):
+    shutil.copytree(folder, here / "tiny")
+    artifact(here / "run" / "01-sft", "policy", "sft")
+    lines = early(code, *words)
+    assert says in lines[0]
+    assert fix in lines[-1]
+
+
+def test_a_judge_out_of_reach(here, folder):
+    shutil.copytree(folder, here / "tiny")
+    few = ("--ended-only", "false", "--sampling.max-new-tokens", "2", "--num-responses-per-prompt", "8")
+    lines = failure(fairlead(*JUDGED, "http://127.0.0.1:1/v1", *few, cwd=here, **ALONE), MISSING)
+    assert lines[0].startswith("error: http://127.0.0.1:1/v1/chat/completions: the judge cannot be reached; got ")
+    assert "judge.url" in lines[-1]
 
 
 def test_a_reward_model_is_measured_on_preferences(here, early):

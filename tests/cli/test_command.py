@@ -48,7 +48,7 @@ def test_help_names_every_verb():
         assert f" {verb} " in text
 
 
-@pytest.mark.parametrize("verb", ["sft", "reward", "dpo", "kto", "ppo", "eval", "chat"])
+@pytest.mark.parametrize("verb", ["sft", "replies", "reward", "dpo", "kto", "ppo", "eval", "chat"])
 def test_help_of_a_stage_lists_its_options_with_defaults(verb):
     text = fairlead(verb, "--help").stdout
     assert "--runtime.seed  <integer, >= 0, < 2147483648>  default 42" in text

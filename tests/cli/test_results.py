@@ -87,7 +87,7 @@ def journey(run, stages, *, begun=(), planned=(), report=False):
             (folder / "report.html").touch()
             write_manifest(folder, Manifest(kind=kind, stage=stage))
     if planned:
-        (run / "recipe.yaml").write_text("".join(f"{name}:\n  x: 1\n" for name in ("title", *planned)))
+        (run / "recipe.yaml").write_text("".join(f"{name}: {{}}\n" for name in planned))
     if report:
         (run / "report.html").touch()
     return run

@@ -210,7 +210,7 @@ def test_true_is_no_number(tmp_path, written, want):
 JOURNEY = """
 split: {sources: [a.jsonl], sft: 8, held_out: 4}
 sft: {data: {train: "@split/sft.jsonl"}}
-replies: {train: "@split/sft.jsonl"}
+replies: {data: {train: "@split/sft.jsonl"}}
 reward: {model: {name: "@sft"}, data: {train: "@replies/train.jsonl"}}
 dpo: {data: {train: "@replies/train.jsonl"}}
 kto: {data: {train: "@replies/train.jsonl"}}
@@ -232,7 +232,7 @@ eval: {prompts: "@replies/train.jsonl", preferences: "@replies/train.jsonl", rew
             "kto.data.train names @split/sft.jsonl, which is no file of judgements",
             "@replies",
         ),
-        ("replies.held_out=@replies/train.jsonl", "no earlier stage of this recipe makes", "@sft"),
+        ("replies.data.held_out=@replies/train.jsonl", "no earlier stage of this recipe makes", "@sft"),
         ("ppo.ptx_data=@replies/train.jsonl", "ppo.ptx_data names", "@split/sft.jsonl"),
         ("eval.conversations=@replies/train.jsonl", "eval.conversations names", "@split/sft.jsonl"),
         ("eval.reward_model=@sft", "eval.reward_model names @sft, which is no reward model of this recipe", "@reward"),

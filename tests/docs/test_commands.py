@@ -82,6 +82,7 @@ SMALL = {
     "reward": ["--max-steps", "2", "--eval-every-steps", "1"],
     "dpo": ["--max-steps", "2", "--eval-every-steps", "1"],
     "kto": ["--max-steps", "2", "--eval-every-steps", "1"],
+    "replies": ["--sampling.max-new-tokens", "2", "--ended-only", "false", "--num-responses-per-prompt", "8"],
     "ppo": [
         "--num-iterations", "1", "--prompts-per-iteration", "4", "--mini-batch-size", "2",
         "--sampling.max-new-tokens", "4", "--ptx-coef", "0.1", "--ptx-data", "my.jsonl",

@@ -6,14 +6,16 @@ import pytest
 
 from fairlead.artifacts.manifest import digest, read_manifest
 from fairlead.config.common import RuntimeConfig
-from fairlead.config.journey import RepliesConfig, SplitConfig
+from fairlead.config.journey import SplitConfig
 from fairlead.config.parse import load
+from fairlead.config.replies import RepliesConfig
 from fairlead.config.stages import EvalConfig
 from fairlead.data import starter
 from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.evaluate import evaluate
 from fairlead.evaluate.summary import read_evaluation
-from fairlead.pipeline.datasets import make_pairs, split_rows
+from fairlead.pipeline.datasets import split_rows
+from fairlead.pipeline.replies import make_replies
 from fairlead.runtime.start import start
 from tiny_stages import conversations, preferences, write_rows
 
@@ -175,8 +177,15 @@ def test_licences_go_down_the_chain_to_cards_and_pages(world, tmp_path):
     split = split_rows(names, run, start(RuntimeConfig(device="cpu", num_threads=1)))
     sft = world.run("sft", run, f"data.train={split / 'sft.jsonl'}", "max_steps=1")
     machine = ("runtime.device=cpu", "runtime.dtype=float32", "runtime.num_threads=1", "sampling.max_new_tokens=6")
-    words = (f"model={sft}", f"train={split / 'preference.jsonl'}", "min_tokens=1", "max_tokens=6", *machine)
-    replies = make_pairs(load(RepliesConfig, None, words), run)
+    words = (
+        f"model={sft}",
+        f"output={run}",
+        f"data.train={split / 'preference.jsonl'}",
+        "min_tokens=1",
+        "max_tokens=6",
+        *machine,
+    )
+    replies = make_replies(load(RepliesConfig, None, words))
     own = write_rows(tmp_path / "own.jsonl", preferences(20))
     reward = world.run(
         "reward",

@@ -1,5 +1,6 @@
-"""KL divergence by enumeration, and the adaptive coefficient unrolled."""
+"""KL divergence and the best of n by enumeration, and the adaptive coefficient unrolled."""
 
+import itertools
 import math
 
 
@@ -19,6 +20,15 @@ def adaptive_coefs(coef, measured, num_episodes, target, horizon):
             error = kl_now / target - 1
         corrections.append(1 + error * num_episodes / horizon)
     return [coef * math.prod(corrections[: i + 1]) for i in range(len(corrections))]
+
+
+def best_of_n(probabilities, n):
+    """The distribution of the best of n draws, by all n-tuples of draws; of two outcomes the later one is better."""
+    outcomes = range(len(probabilities))
+    chances = [0.0 for _ in outcomes]
+    for drawn in itertools.product(outcomes, repeat=n):
+        chances[max(drawn)] += math.prod(probabilities[i] for i in drawn)
+    return chances
 
 
 def tilted(reference_probabilities, rewards, beta):

@@ -11,12 +11,12 @@ import pytest
 
 from fairlead.artifacts.manifest import digest, read_manifest, verify
 from fairlead.config.common import RuntimeConfig
-from fairlead.config.journey import JourneyConfig
+from fairlead.config.journey import JourneyConfig, Step
 from fairlead.config.parse import load
 from fairlead.errors import UserError
 from fairlead.evaluate.evaluate import evaluate
 from fairlead.evaluate.summary import read_evaluation
-from fairlead.pipeline import datasets, run
+from fairlead.pipeline import datasets, replies, run
 from fairlead.runtime.start import start
 from fairlead.train.stage import Stage
 from tiny_stages import conversations, rows_of, write_rows
@@ -44,7 +44,7 @@ sft:
   batch: {small}
   num_epochs: 1
   checkpoint: {{every_steps: 1}}
-replies: {{train: '@split/preference.jsonl', held_out: '@split/held_out.jsonl', min_tokens: 1, max_tokens: 8,
+replies: {{data: {{train: '@split/preference.jsonl', held_out: '@split/held_out.jsonl'}}, min_tokens: 1, max_tokens: 8,
           sampling: {{max_new_tokens: 8}}}}
 reward:
   model: {model}
@@ -138,7 +138,7 @@ def test_no_prompt_of_two_sources_stands_in_two_parts(world, tmp_path):
     for row in rows:
         row["messages"][0]["content"] = row["messages"][0]["content"].upper() + " "
     more = write_rows(tmp_path / "more.jsonl", [*rows[:20], *conversations(70)[40:]])
-    config = run.in_run(recipe(world, tmp_path), "split", tmp_path / "run")
+    config = run.in_run(recipe(world, tmp_path), Step("split"), tmp_path / "run")
     counts = {"sft": 8, "preference": 6, "ppo": 6, "held_out": 6}
     config = config.model_copy(update=counts | {"sources": (*config.sources, str(more))})
     folder = datasets.split_rows(config, tmp_path / "run", start(RuntimeConfig(device="cpu", num_threads=1)))
@@ -152,7 +152,7 @@ def test_no_prompt_of_two_sources_stands_in_two_parts(world, tmp_path):
 
 def test_what_an_earlier_report_measured_is_what_would_be_measured(world, made, tmp_path):
     """ppo's parent was measured by eval-sft; alone in another run it is measured anew, to the same numbers."""
-    config = run.in_run(recipe(world, made), "eval", made / "run")
+    config = run.in_run(recipe(world, made), Step("eval"), made / "run")
     alone = config.model_copy(
         update={"model": str(made / "run" / "06-ppo"), "preferences": (), "output": str(tmp_path / "alone")}
     )
@@ -178,7 +178,8 @@ def test_a_journey_under_torchrun(world, made, tmp_path):
         for file in (made / "run" / name).glob("*.jsonl"):
             if name == "01-split":
                 assert (tmp_path / "run" / name / file.name).read_bytes() == file.read_bytes()
-            assert len(rows_of(tmp_path / "run" / name / file.name)) > 0
+            if file.name != "rejects.jsonl":
+                assert len(rows_of(tmp_path / "run" / name / file.name)) > 0
 
 
 def test_pairs_have_sides_of_equal_length(made):
@@ -209,7 +210,7 @@ def test_changed_options_are_refused_before_anything_is_touched(world, made, wor
 def test_killed_in_the_middle_and_run_again(world, made, tmp_path):
     """kill -9 in sft, again while pairs are made, again in ppo: each run goes on to the same end."""
     (tmp_path / "rows.jsonl").write_bytes((made / "rows.jsonl").read_bytes())
-    for module, name, calls in ((Stage, "maybe_save", 2), (datasets, "write_manifest", 1), (Stage, "maybe_save", 6)):
+    for module, name, calls in ((Stage, "maybe_save", 2), (replies, "write_manifest", 1), (Stage, "maybe_save", 6)):
         assert dies(lambda: run.run_config(recipe(world, tmp_path)), module, name, calls)
     assert (tmp_path / "run" / "06-ppo" / "checkpoints").is_dir()
     assert not (tmp_path / "run" / "06-ppo" / "manifest.json").exists()
@@ -261,7 +262,7 @@ def load_text(text, folder):
 
 def test_references_become_folders_of_the_run(world, made):
     journey = recipe(world, made)
-    config = run.in_run(journey, "ppo", made / "run")
+    config = run.in_run(journey, Step("ppo"), made / "run")
     assert config.model.name == str(made / "run" / "02-sft")
     assert config.reward_model == str(made / "run" / "04-reward")
     assert config.data.train == (str(made / "run" / "01-split" / "ppo.jsonl"),)

@@ -18,7 +18,8 @@ FAMILY = {"opt-sft-reward-ppo": "opt"}
 SMALL = {
     "split": ["split.sft=8", "split.preference=12", "split.held_out=4"],
     "sft": ["sft.max_steps=2", "sft.batch.rows=4"],
-    "replies": ["replies.sampling.max_new_tokens=12", "replies.max_tokens=12", "replies.min_tokens=1"],
+    "own_rejected": ["replies.sampling.max_new_tokens=12", "replies.max_tokens=12", "replies.min_tokens=1"],
+    "best_of_n": ["replies.sampling.max_new_tokens=2", "replies.ended_only=false"],
     "reward": ["reward.max_steps=2", "reward.batch.rows=4"],
     "dpo": ["dpo.max_steps=2", "dpo.batch.rows=4"],
     "kto": ["kto.max_steps=2", "kto.batch.rows=4"],
@@ -40,7 +41,7 @@ def overrides(name, folder, model):
         config = getattr(journey, stage)
         if config is None:
             continue
-        words += SMALL[stage]
+        words += SMALL[config.method if stage == "replies" else stage]
         if stage == "split":
             words += [f"split.sources={rows}", f"split.tokenizer={model}"]
             words += ["split.ppo=4"] if journey.ppo else []
@@ -63,14 +64,13 @@ def test_two_steps_of_every_stage(name, tmp_path, capsys):
     words = overrides(name, tmp_path, model)
     assert run(["run", str(RECIPES / f"{name}.yaml"), *words]) == 0, capsys.readouterr().err
     journey = load(JourneyConfig, RECIPES / f"{name}.yaml", words)
-    stages = [stage for stage in STAGES if getattr(journey, stage) is not None]
     folders = {folder.name.partition("-")[2]: folder for folder in (tmp_path / "run").iterdir() if folder.is_dir()}
-    assert set(stages) <= set(folders)
-    for stage in stages:
-        manifest = read_manifest(folders[stage])
-        assert manifest.stage == stage
-        if stage not in ("split", "replies"):
-            assert len((folders[stage] / "metrics.jsonl").read_text().splitlines()) == 2
+    assert {step.name for step in journey.steps} <= set(folders)
+    for step in journey.steps:
+        manifest = read_manifest(folders[step.name])
+        assert manifest.stage == step.name
+        if step.stage not in ("split", "replies"):
+            assert len((folders[step.name] / "metrics.jsonl").read_text().splitlines()) == 2
     assert (tmp_path / "run" / "report.html").is_file()
 
 
@@ -90,7 +90,7 @@ def test_a_dry_run_prints_the_recipe_and_what_it_will_take(tmp_path, capsys):
     assert run(["run", "stackllama", *words, "--dry-run"]) == 0
     said = capsys.readouterr()
     printed = YAML(typ="safe", pure=True).load(said.out)
-    assert list(printed) == ["title", "output", "notes", "runtime", "sft", "reward", "ppo", "eval"]
+    assert list(printed) == ["title", "output", "notes", "runtime", "rounds", "sft", "reward", "ppo", "eval"]
     assert printed["ppo"]["kl"] == {"coef": 0.2, "controller": "adaptive", "target": 6.0, "horizon": 10_000.0}
     assert [line.split()[0] for line in said.err.splitlines() if line][:1] == ["stage"]
     assert not (tmp_path / "run").exists()

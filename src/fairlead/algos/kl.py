@@ -4,6 +4,7 @@ Each estimator is one number per token, for tokens sampled from the policy (Schu
 Divergence", names them k1, k2, k3). k1 and k3 average to the exact KL; k2 has a small bias and a low variance.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -40,6 +41,15 @@ def kl_estimate(
             return kl_k2(logprobs, reference_logprobs)
         case "k3":
             return kl_k3(logprobs, reference_logprobs)
+
+
+def best_of_n_kl(num_responses: int) -> float:
+    """log n - (n - 1) / n: how far, in nats, the best of n responses can lie from the policy that drew them.
+
+    Exact where no two responses score the same and each is rare (Stiennon et al. 2020, appendix G.3), else an upper
+    bound (Beirami et al. 2024).
+    """
+    return math.log(num_responses) - (num_responses - 1) / num_responses
 
 
 def next_kl_coef(coef: float, measured_kl: float, num_episodes: int, *, target: float, horizon: float) -> float:

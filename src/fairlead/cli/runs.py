@@ -1,6 +1,5 @@
 """`fairlead runs`: what exists, how large it is, and the next command."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,14 +56,18 @@ def next_command(run: "RunInfo") -> str:
 
 def _planned(run: "RunInfo") -> set[str]:
     """Stages of the journey that the run is, if it is one; and `report`, which comes last, while it is not there."""
-    from fairlead.config.journey import STAGES
+    from fairlead.config.journey import JourneyConfig
+    from fairlead.config.parse import load
+    from fairlead.errors import UserError
 
     recipe = run.path / "recipe.yaml"
     if not recipe.is_file():
         return set()
-    text = recipe.read_text(encoding="utf-8", errors="replace")  # written by us, in block style
-    stages = {*STAGES} & {*re.findall(r"^(\w+):", text, flags=re.MULTILINE)}
-    return stages | {"report"} if stages and not (run.path / "report.html").is_file() else stages
+    try:
+        stages = {step.name for step in load(JourneyConfig, recipe, []).steps}
+    except UserError:  # written by another version; `fairlead run` says what has changed
+        return set()
+    return stages | {"report"} if not (run.path / "report.html").is_file() else stages
 
 
 def _state(stage: "StageInfo") -> str:

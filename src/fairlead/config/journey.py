@@ -1,17 +1,19 @@
 """A recipe: the stages of one journey, in the order they run."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from fairlead.config.common import RuntimeConfig, SamplingConfig
+from fairlead.config.common import RuntimeConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
+from fairlead.config.replies import RepliesConfig
 from fairlead.config.section import Section
 from fairlead.config.stages import DpoConfig, EpochsConfig, EvalConfig, KtoConfig, RewardConfig, SftConfig, StageConfig
 
 STAGES = ("split", "sft", "replies", "reward", "dpo", "kto", "ppo", "grpo")
-"""The stages that make something, in the order they run; eval comes last and measures them."""
+"""The stages that make something, in the order they run, but none before one that it names; eval measures them last."""
 
 ModelKind = Literal["policy", "reward"]
 RowKind = Literal["conversations", "preferences", "judgements", "prompts"]
@@ -39,23 +41,17 @@ class SplitConfig(Section):
     """Model whose tokenizer counts."""
 
 
-class RepliesConfig(Section):
-    """A model's own replies as rejected responses, the reference replies as chosen (after SPIN, Chen et al. 2024)."""
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage at its turn; `round` is above 1 where the journey repeats it."""
 
-    model: str = "@sft"
-    """Model that replies."""
-    train: tuple[str, ...] = ()
-    """Conversations whose prompts are answered for training pairs."""
-    held_out: tuple[str, ...] = ()
-    """Conversations whose prompts are answered for held-out pairs."""
-    max_tokens: PositiveInt = 60
-    """Both responses of a pair are cut to the same number of tokens, at most this, so that length is no cue."""
-    min_tokens: PositiveInt = 8
-    """Pairs that would be shorter are left out."""
-    sampling: SamplingConfig = SamplingConfig(max_new_tokens=60)
-    """How replies are drawn."""
-    runtime: RuntimeConfig = RuntimeConfig()
-    """Devices, precision, seed."""
+    stage: str
+    round: int = 1
+
+    @property
+    def name(self) -> str:
+        """`dpo`, later `dpo-round-2`: the stage's folder without its number."""
+        return self.stage if self.round == 1 else f"{self.stage}-round-{self.round}"
 
 
 class JourneyConfig(Section):
@@ -72,12 +68,14 @@ class JourneyConfig(Section):
     """Sentences the report says before any number."""
     runtime: RuntimeConfig = RuntimeConfig()
     """Machine options of every stage; what a stage sets itself wins."""
+    rounds: PositiveInt = 1
+    """Times that replies, and sft or dpo on them, run; in each, the model of the round before replies and goes on."""
     split: SplitConfig | None = None
     """Share rows out."""
     sft: SftConfig | None = None
     """Fine-tune on conversations."""
     replies: RepliesConfig | None = None
-    """Make preference pairs from own replies."""
+    """Make rows to learn from out of a model's own replies."""
     reward: RewardConfig | None = None
     """Train a reward model."""
     dpo: DpoConfig | None = None
@@ -106,6 +104,32 @@ class JourneyConfig(Section):
             if isinstance(own[name], dict)
         }
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The stages in the order they run; repeated ones follow the first of them that learns."""
+        order = self._order()
+        if self.rounds == 1:
+            return tuple(map(Step, order))
+        (learner,) = self._learners()
+        place = order.index(learner) + 1
+        again = [Step(stage, number) for number in range(2, self.rounds + 1) for stage in ("replies", learner)]
+        return (*map(Step, order[:place]), *again, *map(Step, order[place:]))
+
+    def _order(self) -> list[str]:
+        """The stages that are written, none before one that it names; those in a ring of names come last."""
+        waiting = [name for name in STAGES if getattr(self, name) is not None]
+        named = {name: {stage_named(text) for text in _texts(getattr(self, name))} for name in waiting}
+        order: list[str] = []
+        while ready := [name for name in waiting if not named[name].intersection(waiting)]:
+            order.append(ready[0])
+            waiting.remove(ready[0])
+        return [*order, *waiting]
+
+    def _learners(self) -> list[str]:
+        """The stages that are trained on replies and make the next policy."""
+        sections = {"sft": self.sft, "dpo": self.dpo, "kto": self.kto}
+        return [name for name, stage in sections.items() if stage and "@replies/train.jsonl" in stage.data.train]
+
     @model_validator(mode="after")
     def _stages(self) -> "JourneyConfig":
         """There is a stage, and all write into the folder of the run."""
@@ -113,24 +137,34 @@ class JourneyConfig(Section):
             raise ValueError(f"the recipe has no stage; write one or more of {', '.join(STAGES)}")
         for name in (*STAGES, "eval"):
             section = getattr(self, name)
-            if isinstance(section, StageConfig | EvalConfig) and section.output != type(section)().output:
+            has_output = isinstance(section, StageConfig | EvalConfig | RepliesConfig)
+            if has_output and section.output != type(section)().output:
                 raise ValueError(f"{name}.output: a stage writes into the folder of the recipe; write output instead")
         return self
 
     @model_validator(mode="after")
     def _references(self) -> "JourneyConfig":
         """`@stage` names what an earlier stage of this recipe makes, and that is what the option wants."""
-        written = [name for name in STAGES if getattr(self, name) is not None]
-        for name in (*written, "eval"):
-            earlier = written if name == "eval" else written[: written.index(name)]
+        order = self._order()
+        for name in (*order, "eval"):
+            earlier = order if name == "eval" else order[: order.index(name)]
             for text in _texts(getattr(self, name)):
-                if text.startswith("@") and text[1:].partition("/")[0] not in earlier:
+                if text.startswith("@") and stage_named(text) not in earlier:
                     made = ", ".join(f"@{stage}" for stage in earlier) or "none"
                     raise ValueError(
                         f"{name} names {text}, which no earlier stage of this recipe makes; write one of: {made}"
                     )
             self._models_of_the_kind(name, earlier)
             self._rows_of_the_kind(name)
+        return self
+
+    @model_validator(mode="after")
+    def _repeats(self) -> "JourneyConfig":
+        if self.rounds > 1 and len(self._learners()) != 1:
+            raise ValueError(
+                f"rounds={self.rounds} repeats replies and the one stage that learns from them; "
+                "write @replies/train.jsonl in data.train of one of sft, dpo and kto"
+            )
         return self
 
     def _models_of_the_kind(self, name: str, earlier: list[str]) -> None:
@@ -159,9 +193,10 @@ class JourneyConfig(Section):
         for part in ("sft", "preference", "ppo", "held_out"):
             if getattr(self.split, part, 0):
                 files[f"@split/{part}.jsonl"] = "conversations"
+        rejection = self.replies and self.replies.method == "rejection_sampling"
         for part in ("train", "held_out"):
-            if getattr(self.replies, part, ()):
-                files[f"@replies/{part}.jsonl"] = "preferences"
+            if self.replies and getattr(self.replies.data, part):
+                files[f"@replies/{part}.jsonl"] = "conversations" if rejection else "preferences"
         return files
 
 
@@ -172,6 +207,8 @@ def models_of(stage: Section | None) -> Iterator[tuple[str, str, tuple[ModelKind
             yield "tokenizer", stage.tokenizer, ("policy", "reward")
         case RepliesConfig():
             yield "model", stage.model, ("policy",)
+            if stage.scored_by_model:
+                yield "reward_model", stage.reward_model, ("reward",)
         case EvalConfig():
             for option in ("model", "parent"):
                 if name := getattr(stage, option):
@@ -190,8 +227,9 @@ def rows_of(stage: Section | None) -> Iterator[tuple[str, tuple[str, ...], RowKi
         case SplitConfig():
             yield from (("sources", (file,), "conversations") for file in stage.sources)
         case RepliesConfig():
-            yield "train", stage.train, "conversations"
-            yield "held_out", stage.held_out, "conversations"
+            kind = "conversations" if stage.method == "own_rejected" else "prompts"
+            yield "data.train", stage.data.train, kind
+            yield "data.held_out", stage.data.held_out, kind
         case EvalConfig():
             yield "conversations", stage.conversations, "conversations"
             yield from (("preferences", (file,), "preferences") for file in stage.preferences)
@@ -215,6 +253,11 @@ def _rows_of_epochs(stage: EpochsConfig) -> RowKind:
             return "judgements"
         case _:
             return "preferences"
+
+
+def stage_named(text: str) -> str:
+    """`sft` for `@sft` and `@sft/model`; empty for what is no reference."""
+    return text[1:].partition("/")[0] if text.startswith("@") else ""
 
 
 def _texts(value: Any) -> Iterator[str]:

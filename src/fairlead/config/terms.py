@@ -1,11 +1,14 @@
 """What a response is rewarded for, as it is written: `maths_answer`, `0.2*format`, `rules.py:brevity`."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 REWARD_MODEL = "reward_model"
-VERIFIERS = ("exact_match", "maths_answer", "format", "length")
+JUDGE = "judge"
+PATTERNED = ("exact_match", "maths_answer", "format")
+VERIFIERS = (*PATTERNED, "length")
 
 _TERM = re.compile(r"(?:(?P<weight>[-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*\*\s*)?(?P<name>.+)")
 
@@ -24,13 +27,14 @@ class Term:
         return Path(path) if colon and function and path.endswith(".py") else None
 
 
-def parse_term(text: str) -> Term:
-    """`name`, or `weight*name`. Raises ValueError for a name that is no term."""
+def parse_term(text: str, *, more: Sequence[str] = ()) -> Term:
+    """`name`, or `weight*name`. Raises ValueError for a name that is no term; `more` are names taken besides."""
     match = _TERM.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no reward; write NAME or WEIGHT*NAME")
     term = Term(match["name"].strip(), float(match["weight"] or 1.0))
-    if term.name not in (REWARD_MODEL, *VERIFIERS) and term.file is None:
-        known = ", ".join((REWARD_MODEL, *VERIFIERS))
+    names = (REWARD_MODEL, *VERIFIERS, *more)
+    if term.name not in names and term.file is None:
+        known = ", ".join(names)
         raise ValueError(f"{term.name!r} is no reward; write one of {known}, or FILE.py:FUNCTION of your own")
     return term

@@ -12,6 +12,7 @@ from typing import Any
 import minijinja
 
 from fairlead.artifacts.atomic import write_text
+from fairlead.artifacts.manifest import Manifest
 from fairlead.artifacts.stages import preferred
 from fairlead.evaluate import wording
 from fairlead.evaluate.curves import Figure, stage_figures
@@ -29,13 +30,15 @@ MAX_ANSWERS = 12  # shown open; the rest is folded away
 TEMPLATES = Path(__file__).parent / "templates"
 _DID = {
     "split": "shared the rows out by prompt, so that no prompt stands in two parts",
-    "replies": "let the fine-tuned model answer: its replies are rejected, the reference replies chosen",
     "sft": "learned to imitate reference replies, from good examples only",
     "reward": "learned to score a reply, from pairs in which one reply is better",
     "grpo": "practised on prompts: each answer was judged against others to the same prompt",
     "ppo": "practised on prompts: the reward model scored its answers, and a KL penalty held it near its reference",
     "kto": "learned from responses that are desirable or not, each by itself, without a reward model",
     "dpo": "learned from the pairs directly, without a reward model and without sampling",
+    "own_rejected": "let the model answer: its replies are rejected, the reference replies chosen",
+    "best_of_n": "let the model answer each prompt several times: its best reply is chosen, its worst rejected",
+    "rejection_sampling": "let the model answer each prompt several times and kept the best reply to learn from",
 }
 
 
@@ -53,7 +56,7 @@ def stage_report(folder: Path, parent: Path | None = None) -> Path:
     context = {
         "title": label(stage.manifest.stage),
         "name": folder.name,
-        "did": _DID.get(stage.manifest.stage, ""),
+        "did": _did(stage.manifest),
         "names": names,
         "tiles": tiles(evaluation),
         "claims": claims(evaluation),
@@ -141,6 +144,12 @@ def stage_evaluation(stage: StageFolder) -> Evaluation:
     policy = manifest.parents.get("policy")
     parent = wording.place(summary.parent) or (Path(policy.path).name if policy else "")
     return replace(evaluation, stage=replace(summary, model=summary.model or stage.path.name, parent=parent))
+
+
+def _did(manifest: Manifest) -> str:
+    """What a stage is for; replies by their method. Empty for what makes nothing."""
+    stage = manifest.stage.partition("-round-")[0]
+    return _DID.get(manifest.config.get("method", "own_rejected") if stage == "replies" else stage, "")
 
 
 def _names(evaluation: Evaluation, parent: StageFolder | None) -> tuple[str, str]:
@@ -281,7 +290,7 @@ def _journey_row(stage: StageFolder, run: Path) -> dict[str, str]:
         "name": label(stage.manifest.stage),
         "folder": name,
         "link": f"{name}/report.html" if linked else "",
-        "did": _DID.get(stage.manifest.stage, "measured the model on held-out rows"),
+        "did": _did(stage.manifest) or "measured the model on held-out rows",
         "sizes": wording.sizes(stage.sizes),
         "wall": wording.duration(stage.wall_seconds),
         "memory": wording.size(stage.peak_memory_bytes) if stage.peak_memory_bytes else "–",

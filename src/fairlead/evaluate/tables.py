@@ -219,7 +219,7 @@ def _name(evaluation: Evaluation) -> str:
 
 
 def label(stage: str) -> str:
-    """A stage's name in a table."""
+    """A stage's name in a table: `DPO`, `DPO, round 2`, `Measuring DPO`."""
     names = {
         "sft": "SFT",
         "dpo": "DPO",
@@ -228,10 +228,12 @@ def label(stage: str) -> str:
         "grpo": "GRPO",
         "reward": "Reward model",
         "split": "Split",
-        "replies": "Own replies",
+        "replies": "Replies",
     }
     measured = stage.removeprefix("eval-")
-    return names.get(stage, stage) if measured == stage else f"Measuring {names.get(measured, measured)}"
+    repeated, _, number = measured.partition("-round-")
+    name = names.get(repeated, repeated) + (f", round {number}" if number else "")
+    return name if measured == stage else f"Measuring {name}"
 
 
 def all_claims(evaluations: list[Evaluation]) -> list[Claim]:

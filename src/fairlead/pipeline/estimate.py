@@ -4,12 +4,12 @@ The estimate counts matrix work only and divides by the measured rate times a ut
 kind of work (experiments/LOG.md, "Estimates"); it is right within a factor of two, which is what a plan needs.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
 from fairlead.config.journey import JourneyConfig, SplitConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
+from fairlead.config.replies import RepliesConfig
 from fairlead.config.stages import RewardConfig, SftConfig
 from fairlead.evaluate.wording import duration, size
 from fairlead.models.facts import ModelFacts, model_facts
@@ -49,16 +49,15 @@ class _Rates:
         )
 
 
-def estimate(journey: JourneyConfig, stages: Sequence[str]) -> dict[str, Estimate]:
-    """Each stage's cost. Nothing is loaded: weights are counted from the model's config."""
+def estimate(journey: JourneyConfig) -> dict[str, Estimate]:
+    """Each step's cost, by its name. Nothing is loaded: weights are counted from the model's config."""
     runtime = start(journey.runtime)
     model = model_facts(_base(journey))
     rates = _Rates.of(model, matrix_rate(runtime.device, runtime.dtype, seconds=0.3))
-    found = {name: _stage(journey, name, rates, model, runtime) for name in stages}
+    found = {step.name: _stage(journey, step.stage, rates, model, runtime) for step in journey.steps}
     if journey.eval is not None:
-        found["eval"] = _eval(
-            journey, rates, model, sum(name in ("sft", "dpo", "kto", "ppo", "grpo") for name in stages)
-        )
+        policies = [step for step in journey.steps if step.stage in ("sft", "dpo", "kto", "ppo", "grpo")]
+        found["eval"] = _eval(journey, rates, model, len(policies))
     return found
 
 
@@ -76,15 +75,15 @@ def _base(journey: JourneyConfig) -> str:
 
 def describe(estimates: dict[str, Estimate]) -> str:
     """A table for the terminal."""
-    lines = ["stage      time      memory     disk"]
+    lines = [f"{'stage':<16} time         memory     disk"]
     lines += [
-        f"{name:<10} {duration(e.seconds):<9} {size(int(e.memory_bytes)):<10} {size(int(e.disk_bytes))}"
+        f"{name:<16} {duration(e.seconds):<12} {size(int(e.memory_bytes)):<10} {size(int(e.disk_bytes))}"
         for name, e in estimates.items()
     ]
     total = sum(e.seconds for e in estimates.values())
     peak = max((e.memory_bytes for e in estimates.values()), default=0.0)
     disk = sum(e.disk_bytes for e in estimates.values())
-    lines.append(f"{'in all':<10} {duration(total):<9} {size(int(peak)):<10} {size(int(disk))}")
+    lines.append(f"{'in all':<16} {duration(total):<12} {size(int(peak)):<10} {size(int(disk))}")
     lines.append("an estimate from a matrix product timed just now; right within a factor of two")
     return "\n".join(lines)
 
@@ -97,9 +96,11 @@ def _stage(journey: JourneyConfig, name: str, rates: _Rates, model: ModelFacts, 
         return Estimate(start_up, 5e8, 1e6 * num_sources)
     if name == "replies":
         assert journey.replies is not None
-        rows = num_sources * (split.preference + split.held_out) if split else 256
-        tokens = rows * journey.replies.max_tokens
-        return Estimate(start_up + tokens / rates.decode, 3.0 * model.weight_bytes(runtime.dtype.itemsize) + 1e9, 1e6)
+        parts = {"train": "preference", "held_out": "held_out"}
+        answered = [name for part, name in parts.items() if getattr(journey.replies.data, part)]
+        rows = num_sources * sum(getattr(split, name) for name in answered) if split else 256
+        seconds = rows * _reply_seconds(journey.replies, rates)
+        return Estimate(start_up + seconds, 3.0 * model.weight_bytes(runtime.dtype.itemsize) + 1e9, 1e6)
     config = getattr(journey, name)
     memory = _training_memory(config, model, runtime.dtype.itemsize)
     disk = _trained_weights(config, model) * 14.0
@@ -125,6 +126,15 @@ def _rows(journey: JourneyConfig, name: str, config: SftConfig | RewardConfig) -
         return 1000
     part = journey.split.sft if name == "sft" else journey.split.preference
     return part * len(journey.split.sources) or 1000
+
+
+def _reply_seconds(config: RepliesConfig, rates: _Rates) -> float:
+    """Of one prompt; what a judge takes is not known."""
+    if config.method == "own_rejected":
+        return config.sampling.max_new_tokens / rates.decode
+    response, whole = config.sampling.max_new_tokens, config.sampling.max_new_tokens + TYPICAL_PROMPT_TOKENS
+    each = response / rates.decode + config.scored_by_model * whole / rates.forward
+    return config.num_responses_per_prompt * each
 
 
 def _ppo_seconds(config: PpoConfig, rates: _Rates) -> float:

@@ -9,15 +9,16 @@ from typing import Any
 
 from fairlead.artifacts.atomic import write_text
 from fairlead.artifacts.stages import stage_folder
-from fairlead.config.journey import STAGES, JourneyConfig
+from fairlead.config.journey import JourneyConfig, Step, stage_named
 from fairlead.config.parse import parse_mapping
 from fairlead.config.section import Section
 from fairlead.config.show import recipe_text
 from fairlead.errors import UserError
 from fairlead.evaluate.evaluate import evaluate
 from fairlead.evaluate.report import journey_report
-from fairlead.pipeline.datasets import make_pairs, split_rows
+from fairlead.pipeline.datasets import split_rows
 from fairlead.pipeline.estimate import describe, estimate
+from fairlead.pipeline.replies import make_replies
 from fairlead.runtime.progress import followed_by, minutes
 from fairlead.runtime.start import Runtime, start
 from fairlead.train.dpo import train_dpo
@@ -34,8 +35,7 @@ TRUST_SECONDS = 60.0  # the estimates count as much as this long a stage
 def run_config(journey: JourneyConfig, *, dry_run: bool = False) -> Path:
     """Run or go on with a journey. Finished, unchanged stages are skipped; interrupted ones resume."""
     run = Path(journey.output)
-    planned = [name for name in STAGES if getattr(journey, name) is not None]
-    foreseen = estimate(journey, planned)
+    foreseen = estimate(journey)
     runtime = start(journey.runtime)
     if dry_run:
         print(recipe_text(journey))
@@ -44,13 +44,13 @@ def run_config(journey: JourneyConfig, *, dry_run: bool = False) -> Path:
     done: list[Path] = []
     plan = _Plan(run, {name: part.seconds for name, part in foreseen.items()}, runtime)
     with _recipe_of(run, recipe_text(journey), runtime):
-        for name in planned:
-            with plan.at(name):
-                done.append(_run_stage(journey, name, run, runtime))
+        for step in journey.steps:
+            with plan.at(step.name):
+                done.append(_run_stage(journey, step, run, runtime))
             gc.collect()  # modules with hooks are cycles; the next stage loads its own
         if journey.eval is not None:
             with plan.at("eval"):
-                done += [_measure(journey, name, run) for name in MEASURED if name in planned]
+                done += [_measure(journey, step, run) for step in journey.steps if step.stage in MEASURED]
     if runtime.is_main:
         runtime.say(f"report: {journey_report(run, done, title=journey.title, notes=journey.notes)}")
     return run
@@ -102,42 +102,59 @@ class _Plan:
         return (sum(self._timed.values()) + TRUST_SECONDS) / (foreseen + TRUST_SECONDS)
 
 
-def _run_stage(journey: JourneyConfig, name: str, run: Path, runtime: Runtime) -> Path:
-    config = in_run(journey, name, run)
-    if name == "split":
-        return split_rows(config, run, runtime)
-    if name == "replies":
-        return make_pairs(config, run)
-    trainers: dict[str, Callable[[Any], Path]] = {
-        "sft": train_sft, "reward": train_reward, "dpo": train_dpo, "kto": train_kto, "ppo": train_ppo,
-        "grpo": train_grpo,
-    }  # fmt: skip
-    return trainers[name](config)
+def _run_stage(journey: JourneyConfig, step: Step, run: Path, runtime: Runtime) -> Path:
+    config = in_run(journey, step, run)
+    match step.stage:
+        case "split":
+            return split_rows(config, run, runtime)
+        case "replies":
+            return make_replies(config, name=step.name)
+        case "sft":
+            return train_sft(config, name=step.name)
+        case "dpo":
+            return train_dpo(config, name=step.name)
+        case "kto":
+            return train_kto(config, name=step.name)
+        case _:
+            once: dict[str, Callable[[Any], Path]] = {"reward": train_reward, "ppo": train_ppo, "grpo": train_grpo}
+            return once[step.stage](config)
 
 
-def _measure(journey: JourneyConfig, name: str, run: Path) -> Path:
+def _measure(journey: JourneyConfig, step: Step, run: Path) -> Path:
     """A policy on conversations and prompts, a reward model on pairs."""
-    config = in_run(journey, "eval", run)
-    other = {"conversations": (), "prompts": (), "reward_model": ""} if name == "reward" else {"preferences": ()}
-    return evaluate(config.model_copy(update={"model": str(stage_folder(run, name)), **other}))
+    config = in_run(journey, Step("eval"), run)
+    other = {"preferences": ()}
+    if step.stage == "reward":
+        other = {"conversations": (), "prompts": (), "reward_model": ""}
+    return evaluate(config.model_copy(update={"model": str(stage_folder(run, step.name)), **other}))
 
 
-def in_run(journey: JourneyConfig, name: str, run: Path) -> Any:
-    """The stage's options with `@stage` references as folders of this run."""
-    section: Section = getattr(journey, name)
-    values = _resolved(section.model_dump(), run)
+def in_run(journey: JourneyConfig, step: Step, run: Path) -> Any:
+    """The stage's options with `@stage` as the folder of this run that the latest earlier step of that name made.
+
+    From the second round on, the model that replies and goes on learning is that of the round before, and the seed is
+    another one.
+    """
+    section: Section = getattr(journey, step.stage)
+    values = section.model_dump()
     if "output" in values:
         values["output"] = str(run)
-    return parse_mapping(type(section), values, name)
+    steps = journey.steps
+    earlier = steps[: steps.index(step)] if step in steps else steps
+    if step.round > 1:
+        learner = next(one.stage for one in reversed(earlier) if one.stage != "replies")
+        values["model"] = f"@{learner}" if step.stage == "replies" else values["model"] | {"name": f"@{learner}"}
+        values["runtime"]["seed"] += step.round - 1
+    folders = {one.stage: stage_folder(run, one.name) for one in earlier}
+    return parse_mapping(type(section), _resolved(values, folders), step.name)
 
 
-def _resolved(value: Any, run: Path) -> Any:
+def _resolved(value: Any, folders: Mapping[str, Path]) -> Any:
     if isinstance(value, dict):
-        return {key: _resolved(item, run) for key, item in value.items()}
+        return {key: _resolved(item, folders) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_resolved(item, run) for item in value]
+        return [_resolved(item, folders) for item in value]
     if not (isinstance(value, str) and value.startswith("@")):
         return value
-    stage, _, rest = value[1:].partition("/")  # JourneyConfig knows that the stage is there
-    folder = stage_folder(run, stage)
+    folder, (_, _, rest) = folders[stage_named(value)], value.partition("/")  # JourneyConfig knows that it is there
     return str(folder / rest) if rest else str(folder)

@@ -58,6 +58,13 @@ def load_function(term: Term) -> tuple[Function, str]:
     return function, sha256_file(path)
 
 
+def load_functions(terms: Sequence[Term]) -> tuple[dict[str, Function], dict[str, str]]:
+    """The user's own functions by the name of their term, and the digests of their files by path."""
+    loaded = {term.name: (*load_function(term), str(term.file)) for term in terms if term.file is not None}
+    functions = {name: function for name, (function, _, _) in loaded.items()}
+    return functions, {file: digest for _, digest, file in loaded.values()}
+
+
 def rule_scores(
     term: Term, samples: Sequence[Sample], *, pattern: str, max_tokens: int, function: Function | None = None
 ) -> list[float]:

@@ -11,7 +11,7 @@ from fairlead.config.terms import REWARD_MODEL, Term, parse_term
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Task
 from fairlead.generate.engine import Response
-from fairlead.rewards.terms import Function, Sample, load_function, rule_scores
+from fairlead.rewards.terms import Function, Sample, load_functions, rule_scores
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,9 @@ class Rules:
 
 
 def load_rules(texts: Sequence[str], *, answer_pattern: str, max_response_tokens: int) -> Rules:
-    """The named terms, but for the reward model's, with the user's functions. Raises UserError as `load_function`."""
+    """The named terms, but for the reward model's, with the user's functions. Raises UserError as `load_functions`."""
     terms = tuple(term for term in map(parse_term, texts) if term.name != REWARD_MODEL)
-    loaded = {term.name: (*load_function(term), str(term.file)) for term in terms if term.file is not None}
-    functions = {name: function for name, (function, _, _) in loaded.items()}
-    digests = {file: digest for _, digest, file in loaded.values()}
+    functions, digests = load_functions(terms)
     return Rules(terms, functions, digests, answer_pattern, max_response_tokens)
 
 

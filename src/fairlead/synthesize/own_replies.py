@@ -7,33 +7,32 @@ same number of tokens, without an end token, so that a scorer cannot win by coun
 from collections.abc import Iterator, Sequence
 
 from fairlead.data.chat_template import ChatTemplate
-from fairlead.records import Conversation, Message, Preference
+from fairlead.records import Message, Preference, Prompt
 
 
 def own_reply_pairs(
     template: ChatTemplate,
-    conversations: Sequence[Conversation],
+    prompts: Sequence[Prompt],
     replies: Sequence[tuple[int, ...]],
     *,
     max_tokens: int,
     min_tokens: int,
 ) -> list[Preference]:
-    """One pair per conversation and the tokens that the model replied to its prompt.
+    """One pair per prompt, with its reference answer, and the tokens that the model replied to it.
 
     None where the common length is under `min_tokens` or both sides agree.
     """
-    return list(_pairs(template, conversations, replies, max_tokens, min_tokens))
+    return list(_pairs(template, prompts, replies, max_tokens, min_tokens))
 
 
 def _pairs(
-    template: ChatTemplate, conversations: Sequence[Conversation], replies: Sequence[tuple[int, ...]],
+    template: ChatTemplate, prompts: Sequence[Prompt], replies: Sequence[tuple[int, ...]],
     max_tokens: int, min_tokens: int,
 ) -> Iterator[Preference]:  # fmt: skip
-    for conversation, tokens in zip(conversations, replies, strict=True):
-        reference, reply = conversation.messages[-1].content, template.decode(tokens)
-        both = cut_to_same_length(template, conversation.prompt, (reference, reply), max_tokens)
+    for prompt, tokens in zip(prompts, replies, strict=True):
+        both = cut_to_same_length(template, prompt.messages, (prompt.answer, template.decode(tokens)), max_tokens)
         if both is not None and both[0] >= min_tokens and both[1][0] != both[1][1]:
-            yield Preference(conversation.prompt, both[1], conversation.source)
+            yield Preference(prompt.messages, both[1], prompt.source)
 
 
 def cut_to_same_length(

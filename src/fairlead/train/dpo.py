@@ -39,15 +39,15 @@ from fairlead.train.stage import Stage, open_stage
 
 
 @restarted_after_roll_back
-def train_dpo(config: DpoConfig) -> Path:
-    """Run or resume the stage; returns its folder, a policy artifact."""
+def train_dpo(config: DpoConfig, *, name: str = "dpo") -> Path:
+    """Run or resume the stage of that name; returns its folder, a policy artifact."""
     runtime = start(config.runtime)
     source = policy_source(config.model, config.data.max_length)
-    rejects = rejects_path(config.output, "dpo", runtime)
+    rejects = rejects_path(config.output, name, runtime)
     rows = load_preferences(
         config.data, template_of(source), end_token=config.add_end_token, rejects=rejects, seed=runtime.seed
     )
-    stage = open_stage("dpo", config, runtime, parents={"model": source}, data_digests=rows.digests)
+    stage = open_stage(name, config, runtime, parents={"model": source}, data_digests=rows.digests)
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
@@ -79,7 +79,7 @@ def train_dpo(config: DpoConfig) -> Path:
 
         sizes = {"pairs": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps}
         evaluation = Evaluation(
-            StageSummary("dpo", "policy", model=stage.folder.name, parent=source.name, sizes=sizes),
+            StageSummary(name, "policy", model=stage.folder.name, parent=source.name, sizes=sizes),
             preferences=measure_preferences(roles, "policy", rows.held_out, config.batch, runtime),
         )
         return finish_policy(stage, roles, source, evaluation)

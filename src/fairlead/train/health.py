@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from statistics import StatisticsError, correlation, fmean, median
-from typing import TypeVar
+from typing import ParamSpec
 
-C = TypeVar("C")
+P = ParamSpec("P")
 Rows = Sequence[Mapping[str, float]]
 
 NEGATIVE_KL = -0.5  # nats per response; by chance a mean of 16 responses gets there once in 30,000 times
@@ -57,14 +57,14 @@ class RollBack(Exception):  # noqa: N818 - a way to go on, not an error
     """The stage begins again from its last good checkpoint."""
 
 
-def restarted_after_roll_back(train: Callable[[C], Path]) -> Callable[[C], Path]:
+def restarted_after_roll_back(train: Callable[P, Path]) -> Callable[P, Path]:
     """A trainer that a roll-back sends through its own resume, the path that a kill takes too."""
 
     @wraps(train)
-    def run(config: C) -> Path:
+    def run(*args: P.args, **options: P.kwargs) -> Path:
         while True:
             try:
-                return train(config)
+                return train(*args, **options)
             except RollBack:
                 pass
             gc.collect()  # modules with hooks are cycles; the next attempt loads its own

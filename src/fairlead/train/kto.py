@@ -38,16 +38,16 @@ ADVISED_RATIO = (1.0, 4 / 3)
 
 
 @restarted_after_roll_back
-def train_kto(config: KtoConfig) -> Path:
-    """Run or resume the stage; returns its folder, a policy artifact."""
+def train_kto(config: KtoConfig, *, name: str = "kto") -> Path:
+    """Run or resume the stage of that name; returns its folder, a policy artifact."""
     runtime = start(config.runtime)
     source = policy_source(config.model, config.data.max_length)
-    rejects = rejects_path(config.output, "kto", runtime)
+    rejects = rejects_path(config.output, name, runtime)
     rows = load_judgements(
         config.data, template_of(source), end_token=config.add_end_token, rejects=rejects, seed=runtime.seed
     )
     mismatched = mismatched_examples([row.response for row in rows.train], config.data.max_length)
-    stage = open_stage("kto", config, runtime, parents={"model": source}, data_digests=rows.digests)
+    stage = open_stage(name, config, runtime, parents={"model": source}, data_digests=rows.digests)
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
@@ -82,7 +82,7 @@ def train_kto(config: KtoConfig) -> Path:
 
         sizes = {"responses": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps}
         evaluation = Evaluation(
-            StageSummary("kto", "policy", model=stage.folder.name, parent=source.name, sizes=sizes),
+            StageSummary(name, "policy", model=stage.folder.name, parent=source.name, sizes=sizes),
             preferences=held_out(config.batch, runtime),
         )
         return finish_policy(stage, roles, source, evaluation)

@@ -28,13 +28,13 @@ from fairlead.train.stage import open_stage
 
 
 @restarted_after_roll_back
-def train_sft(config: SftConfig) -> Path:
-    """Run or resume the stage; returns its folder, a policy artifact."""
+def train_sft(config: SftConfig, *, name: str = "sft") -> Path:
+    """Run or resume the stage of that name; returns its folder, a policy artifact."""
     runtime = start(config.runtime)
     source = policy_source(config.model, config.data.max_length)
-    rejects = rejects_path(config.output, "sft", runtime)
+    rejects = rejects_path(config.output, name, runtime)
     rows = load_conversations(config.data, template_of(source), rejects=rejects, seed=runtime.seed)
-    stage = open_stage("sft", config, runtime, parents={"model": source}, data_digests=rows.digests)
+    stage = open_stage(name, config, runtime, parents={"model": source}, data_digests=rows.digests)
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
@@ -67,7 +67,7 @@ def train_sft(config: SftConfig) -> Path:
 
         sizes = {"rows": len(rows.train), "tokens": numbers["tokens"], "steps": num_steps}
         evaluation = Evaluation(
-            StageSummary("sft", "policy", model=stage.folder.name, parent=source.name, sizes=sizes),
+            StageSummary(name, "policy", model=stage.folder.name, parent=source.name, sizes=sizes),
             likelihoods=measure_likelihoods(roles, "policy", rows.held_out, config.batch, runtime),
             parent_likelihoods=tuple(Likelihood(**measured) for measured in numbers["parent"]),
         )
