@@ -24,7 +24,7 @@ def document(quantity: Quantity) -> dict[str, Any]:
     """What the file of a quantity holds."""
     cases = []
     for name, inputs in quantity.cases.items():
-        expected = quantity.definition(**inputs)
+        expected = _rounded(quantity.definition(**inputs))
         case = {"name": name, "inputs": inputs, "expected": expected}
         if name in quantity.published:
             _agree(expected, quantity.published[name], where=f"{quantity.name}, {name}")
@@ -50,6 +50,15 @@ def text_of(quantity: Quantity) -> str:
     cases = ",\n".join(f"    {json.dumps(case, allow_nan=False)}" for case in whole.pop("cases"))
     head = json.dumps(whole, indent=2, ensure_ascii=False)
     return f'{head[:-2]},\n  "cases": [\n{cases}\n  ]\n}}\n'
+
+
+def _rounded(value: Any) -> Any:
+    """Twelve digits: the last ones depend on the C library, and the files shall not."""
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.12g}")
 
 
 def _agree(expected: Any, published: Any, *, where: str) -> None:
