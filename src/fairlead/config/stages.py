@@ -1,6 +1,7 @@
 """One configuration per training stage and for evaluation."""
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -19,7 +20,7 @@ from fairlead.config.common import (
     SinkConfig,
 )
 from fairlead.config.section import Section
-from fairlead.config.terms import REWARD_MODEL, parse_term
+from fairlead.config.terms import REWARD_MODEL, Verifier, parse_term
 
 
 class StageConfig(Section):
@@ -294,14 +295,9 @@ class GrpoConfig(StageConfig):
         only_temperature(self.sampling, "grpo")
         if self.model.lora.dropout > 0:
             raise ValueError("grpo.model.lora.dropout must be 0, as for ppo; set it to 0")
-        try:
-            re.compile(self.answer_pattern)
-        except re.error as error:
-            raise ValueError(f"grpo.answer_pattern is no regular expression ({error}); mend it") from None
+        _check_pattern(self.answer_pattern, names, "grpo", "rewards")
         if not self.divide_by_std and self.advantage != "group":
             raise ValueError(f"grpo.divide_by_std has no meaning for grpo.advantage={self.advantage}; leave it out")
-        if "format" in names and not self.answer_pattern:
-            raise ValueError("grpo.rewards has format, but no format is given; set grpo.answer_pattern")
         if self.dual_clip and self.dual_clip <= 1.0:
             raise ValueError("grpo.dual_clip must be above 1, or 0 for none; set it to 3")
         if self.overlong_soft_tokens > self.sampling.max_new_tokens:
@@ -319,6 +315,16 @@ def only_temperature(sampling: SamplingConfig, verb: str) -> None:
         )
 
 
+def _check_pattern(pattern: str, rules: Sequence[str], verb: str, option: str) -> None:
+    """ValueError for an answer pattern that cannot be read, or is missing where `rules` (of `option`) needs one."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{verb}.answer_pattern is no regular expression ({error}); mend it") from None
+    if "format" in rules and not pattern:
+        raise ValueError(f"{verb}.{option} has format, but no format is given; set {verb}.answer_pattern")
+
+
 class EvalConfig(Section):
     """Measuring one model, beside its parent when there is one."""
 
@@ -334,6 +340,10 @@ class EvalConfig(Section):
     """Held-out preference pairs: accuracy of the reward model, or of the policy's log-probabilities."""
     prompts: tuple[str, ...] = ()
     """Prompts (or conversations whose last answer is dropped) to answer, one answer each."""
+    verifiers: tuple[Verifier, ...] = ()
+    """Rules that find each answer right or wrong, beside the answer that the prompt's row holds."""
+    answer_pattern: str = ""
+    """Regular expression whose first group is the answer in a response; for the verifiers."""
     max_prompts: int = Field(default=0, ge=0)
     """Answer only the first prompts; 0 answers all."""
     max_pairs: int = Field(default=0, ge=0)
@@ -348,3 +358,14 @@ class EvalConfig(Section):
     """Devices, precision, seed."""
     output: str = ""
     """Folder of the run; the report goes into a folder of its own inside. Empty: the run that the model lies in."""
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> "EvalConfig":
+        if self.verifiers and not self.prompts:
+            raise ValueError("eval.verifiers judge answers, and there is nothing to answer; name eval.prompts")
+        if len(set(self.verifiers)) < len(self.verifiers):
+            raise ValueError("eval.verifiers names one twice; write it once")
+        if self.answer_pattern and not self.verifiers:
+            raise ValueError("eval.answer_pattern has no meaning without eval.verifiers; leave it out")
+        _check_pattern(self.answer_pattern, self.verifiers, "eval", "verifiers")
+        return self

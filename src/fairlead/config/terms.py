@@ -3,9 +3,12 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
+Verifier = Literal["exact_match", "maths_answer", "format"]
+"""Rules that find a response right or wrong."""
 REWARD_MODEL = "reward_model"
-VERIFIERS = ("exact_match", "maths_answer", "format", "length")
+RULES = (*get_args(Verifier), "length")
 
 _TERM = re.compile(r"(?:(?P<weight>[-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*\*\s*)?(?P<name>.+)")
 
@@ -30,7 +33,7 @@ def parse_term(text: str) -> Term:
     if match is None:
         raise ValueError(f"{text!r} is no reward; write NAME or WEIGHT*NAME")
     term = Term(match["name"].strip(), float(match["weight"] or 1.0))
-    if term.name not in (REWARD_MODEL, *VERIFIERS) and term.file is None:
-        known = ", ".join((REWARD_MODEL, *VERIFIERS))
+    if term.name not in (REWARD_MODEL, *RULES) and term.file is None:
+        known = ", ".join((REWARD_MODEL, *RULES))
         raise ValueError(f"{term.name!r} is no reward; write one of {known}, or FILE.py:FUNCTION of your own")
     return term

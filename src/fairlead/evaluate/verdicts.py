@@ -6,8 +6,8 @@ The thresholds are those of the demo; they are stated in each claim, so a reader
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fairlead.evaluate.summary import CHINESE_REPLIES, Evaluation, Likelihood, PreferenceAccuracy, Probes
-from fairlead.evaluate.wording import interval, percent, signed
+from fairlead.evaluate.summary import CHINESE_REPLIES, Evaluation, Likelihood, PreferenceAccuracy, Probes, Success
+from fairlead.evaluate.wording import interval, percent, points, signed
 
 MIN_PAIRS, MIN_ACCURACY = 100, 0.70
 MIN_PROMPTS, MIN_EFFECT_SD, MAX_SEQUENCE_KL = 128, 0.3, 10.0
@@ -73,9 +73,10 @@ def _reward(measured: PreferenceAccuracy) -> list[Claim]:
 
 
 def _ppo(evaluation: Evaluation) -> list[Claim]:
-    found: list[Claim] = []
+    name = evaluation.stage.stage.upper()
+    found = _success(evaluation.successes[0], name) if evaluation.successes else []
     if rewards := evaluation.rewards:
-        effect, name = rewards.effect_in_sd, evaluation.stage.stage.upper()
+        effect = rewards.effect_in_sd
         found += [
             Claim(
                 f"{name} raises the mean score by at least {MIN_EFFECT_SD} standard deviations of its parent's scores",
@@ -99,6 +100,24 @@ def _ppo(evaluation: Evaluation) -> list[Claim]:
     if evaluation.probes and evaluation.parent_probes:
         found += _probes(evaluation.parent_probes, evaluation.probes)
     return found
+
+
+def _success(measured: Success, name: str) -> list[Claim]:
+    if measured.gain is None:
+        return []
+    gain, num_prompts = measured.gain, len(measured.right)
+    return [
+        Claim(
+            f"{name} raises the success that {measured.verifier} finds: the gain's lower bound is above zero",
+            gain.low > 0.0,
+            f"{points(gain.difference)} points, {interval(gain.low, gain.high, points)}",
+        ),
+        Claim(
+            f"Success was measured on at least {MIN_PROMPTS} held-out prompts",
+            num_prompts >= MIN_PROMPTS,
+            f"{num_prompts} prompts",
+        ),
+    ]
 
 
 def _probes(before: Probes, after: Probes) -> list[Claim]:

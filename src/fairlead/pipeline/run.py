@@ -116,7 +116,8 @@ def _run_stage(journey: JourneyConfig, name: str, run: Path, runtime: Runtime) -
 def _measure(journey: JourneyConfig, name: str, run: Path) -> Path:
     """A policy on conversations and prompts, a reward model on pairs."""
     config = in_run(journey, "eval", run)
-    other = {"conversations": (), "prompts": (), "reward_model": ""} if name == "reward" else {"preferences": ()}
+    prompts = {"prompts": (), "reward_model": "", "verifiers": (), "answer_pattern": ""}
+    other = {"conversations": (), **prompts} if name == "reward" else {"preferences": ()}
     return evaluate(config.model_copy(update={"model": str(stage_folder(run, name)), **other}))
 
 
