@@ -98,7 +98,9 @@ def _ppo(evaluation: Evaluation) -> list[Claim]:
         text = f"The policy stays within {MAX_SEQUENCE_KL:.0f} nats per response of its reference"
         found.append(Claim(text, kl.mean_sequence_kl <= MAX_SEQUENCE_KL, f"{kl.mean_sequence_kl:.2f} nats"))
     if evaluation.probes and evaluation.parent_probes:
-        found += _probes(evaluation.parent_probes, evaluation.probes)
+        found.append(_ends(evaluation.parent_probes, evaluation.probes))
+        if evaluation.rewards or not evaluation.successes:  # what a verifier finds right has no such short cut
+            found += _no_shortcut(evaluation.parent_probes, evaluation.probes)
     return found
 
 
@@ -120,13 +122,16 @@ def _success(measured: Success, name: str) -> list[Claim]:
     ]
 
 
-def _probes(before: Probes, after: Probes) -> list[Claim]:
+def _ends(before: Probes, after: Probes) -> Claim:
+    return Claim(
+        "Responses still end by themselves: at most 5 points less often",
+        after.end_token_rate >= before.end_token_rate - MAX_END_TOKEN_DROP,
+        f"{percent(before.end_token_rate)} → {percent(after.end_token_rate)}",
+    )
+
+
+def _no_shortcut(before: Probes, after: Probes) -> list[Claim]:
     return [
-        Claim(
-            "Responses still end by themselves: at most 5 points less often",
-            after.end_token_rate >= before.end_token_rate - MAX_END_TOKEN_DROP,
-            f"{percent(before.end_token_rate)} → {percent(after.end_token_rate)}",
-        ),
         Claim(
             "Wording stays varied: distinct token pairs fall by at most 10 %",
             after.distinct_2 >= before.distinct_2 * (1.0 - MAX_REPETITION_CHANGE),
