@@ -43,6 +43,7 @@ CONVERSATIONS = {
             (user("q"), assistant(" a")),
         ),
     ],
+    "question-answer": [({"question": "q", "answer": "so\n#### 2"}, (user("q"), assistant("so\n#### 2")))],
     "sharegpt": [
         (
             {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
@@ -393,6 +394,13 @@ def test_files_without_rows(tmp_path):
         kind_of(path)
 
 
+def test_a_question_with_choices_is_no_conversation(tmp_path):
+    """What stands beside question and answer would be lost without a word."""
+    rows = write(tmp_path / "exam.jsonl", {"question": "q", "A": "1", "B": "2", "answer": "A"})
+    with pytest.raises(UserError, match="layout of the rows is not known"):
+        read_conversations([rows])
+
+
 def test_several_files_and_a_csv(tmp_path):
     a = write(tmp_path / "a.csv", "instruction,input,output", "Add.,1 2,3", "Say.,,=cmd()")
     b = write(tmp_path / "b.jsonl", GOOD)
@@ -415,6 +423,7 @@ def test_several_files_and_a_csv(tmp_path):
         ("sft/sharegpt_zh_1k.jsonl", read_conversations, 793, 7),
         ("sft/colossalchat_lora_sft_data.jsonl", read_conversations, 10, 0),
         ("sft/v1_sft_demo.jsonl", read_conversations, 500, 0),
+        ("eval/gsm8k/test.jsonl", read_prompts, 1319, 0),
         ("sft/prompt_completion/glue_qqp_duplicate.jsonl", read_conversations, 200, 0),
         ("preference/dpo_en_demo.json", read_preferences, 240, 0),
         ("preference/dpo_zh_500.jsonl", read_preferences, 400, 0),

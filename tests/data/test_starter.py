@@ -199,6 +199,6 @@ def test_torch_stays_away():
 
 
 def test_only_datasets_that_a_command_takes_are_offered():
-    offered = ("alpaca_en_demo", "alpaca_zh_demo", "dpo_en_demo", "dpo_zh_demo", "kto_en_demo")
+    offered = ("alpaca_en_demo", "alpaca_zh_demo", "dpo_en_demo", "dpo_zh_demo", "kto_en_demo", "word_problems")
     assert offered == module.STARTER_DATASETS
     assert {"c4_demo", "wiki_demo"} <= module.ROWS.assets.keys(), "still fetched"

@@ -1,9 +1,11 @@
 """`fairlead eval` on tiny stages: rows that cannot be measured, licences, and a run that was moved."""
 
+import re
 import shutil
 
 import pytest
 
+from fairlead.algos.intervals import bootstrap_mean
 from fairlead.artifacts.manifest import digest, read_manifest
 from fairlead.config.common import RuntimeConfig
 from fairlead.config.journey import SplitConfig
@@ -153,6 +155,89 @@ def test_nothing_left_to_measure_is_a_users_error(sft, tmp_path, option, what):
     assert caught.value.where == str(path)
     assert "raise max_length" in caught.value.fix
     assert caught.value.exit_code == ExitCode.BAD_DATA
+
+
+# --- verifiers
+
+
+@pytest.fixture(scope="module")
+def judged(sft, tmp_path_factory):
+    """Rows whose right answer is now what the model says, now what its parent says, now something else."""
+    folder = tmp_path_factory.mktemp("judged")
+    prompts = [talk(f"{word} {i}", "?") for i, word in enumerate(["hello", "today", "fox"] * 4)]
+    bare = write_rows(folder / "bare.jsonl", prompts)
+    said = read_evaluation(measure(sft, folder / "first", f"prompts={bare}") / "evaluation.json").answers
+    texts = [(one.reply, one.parent_reply, "something else")[i % 3] for i, one in enumerate(said)]
+    assert all(texts)
+    rows = [talk(one.prompt, text) for one, text in zip(said, texts, strict=True)]
+    return write_rows(folder / "rows.jsonl", rows), said, texts
+
+
+def by_hand(replies, answers, pattern):
+    """Which replies are the answer, letter case aside, and which have the format: the definitions, one by one."""
+    equal, formed = [], []
+    for reply, answer in zip(replies, answers, strict=True):
+        found = [match[1] for match in re.finditer(pattern, reply)]
+        formed.append(len(found) > 0)
+        equal.append(len(found) > 0 and found[-1].strip().casefold() == answer.strip().casefold())
+    return tuple(equal), tuple(formed)
+
+
+def test_verifiers_judge_the_answers_of_model_and_parent(sft, world, judged, tmp_path):
+    rows, said, answers = judged
+    letters = sorted(set("".join(one.reply for one in said)) & set("abcdefghijklmnopqrstuvwxyz"))
+    letter = min(letters, key=lambda c: abs(sum(c in one.reply for one in said) - len(said) / 3))
+    pattern = f"(?s)^([^{letter}]+)$"
+    words = (f"prompts={rows}", "verifiers=exact_match,format", f"answer_pattern={pattern}")
+    folder = measure(sft, tmp_path / "run", *words)
+    evaluation = read_evaluation(folder / "evaluation.json")
+    child = by_hand([one.reply for one in said], answers, pattern)
+    parent = by_hand([one.parent_reply for one in said], answers, pattern)
+    assert 0 < sum(child[0]) < sum(child[1]) < len(said), "the case must tell right from wrong"
+    names = ("exact_match", "format")
+    for measured, name, right, before in zip(evaluation.successes, names, child, parent, strict=True):
+        assert (measured.verifier, measured.right, measured.rate) == (name, right, sum(right) / len(right))
+        assert measured.gain.parent_rate == pytest.approx(sum(before) / len(before))
+        differences = [float(a) - float(b) for a, b in zip(right, before, strict=True)]
+        assert measured.gain.difference == pytest.approx(sum(differences) / len(differences))
+        assert (measured.gain.low, measured.gain.high) == bootstrap_mean(differences, seed=42)
+    assert [one.score for one in evaluation.answers] == list(map(float, child[0]))
+    assert [one.parent_score for one in evaluation.answers] == list(map(float, parent[0]))
+    for text in ((folder / name).read_text() for name in ("report.html", "README.md")):
+        assert "Success, exact_match" in text
+    # A report on the parent that is there already is read instead of answering again: the same comparison.
+    measure(world.model, tmp_path / "other", *words)
+    again = read_evaluation(measure(sft, tmp_path / "other", *words) / "evaluation.json")
+    assert again.successes == evaluation.successes
+    assert [one.parent_score for one in again.answers] == [one.parent_score for one in evaluation.answers]
+
+
+def test_a_prompt_without_the_right_answer_cannot_be_judged(sft, tmp_path):
+    prompts = write_rows(tmp_path / "p.jsonl", [{"prompt": "hello"}, {"prompt": "today"}])
+    with pytest.raises(UserError, match="2 of 2 prompts come without the right answer") as caught:
+        measure(sft, tmp_path / "run", f"prompts={prompts}", "verifiers=maths_answer")
+    assert caught.value.where == f"{prompts}:1"
+    form = ("verifiers=format", "answer_pattern=Answer: (.+)")
+    (measured,) = read_evaluation(
+        measure(sft, tmp_path / "run", f"prompts={prompts}", *form) / "evaluation.json"
+    ).successes
+    assert measured.rate == 0.0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("verifiers=format", "prompts=p"), "set eval.answer_pattern"),
+        (("verifiers=maths_answer",), "name eval.prompts"),
+        (("verifiers=maths_answer,maths_answer", "prompts=p"), "write it once"),
+        (("answer_pattern=(.+)", "prompts=p"), "without eval.verifiers"),
+        (("verifiers=format", "answer_pattern=(", "prompts=p"), "no regular expression"),
+        (("verifiers=length", "prompts=p"), "exact_match"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(words, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        load(EvalConfig, None, words)
 
 
 # --- licences

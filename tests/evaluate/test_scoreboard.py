@@ -1,5 +1,5 @@
 from fairlead.evaluate.scoreboard import BASE, Reply, board
-from fairlead.evaluate.summary import Answer, Evaluation, Kl, Likelihood, StageSummary, compare_rewards
+from fairlead.evaluate.summary import Answer, Evaluation, Kl, Likelihood, StageSummary, compare_rewards, success
 
 
 def journey():
@@ -13,10 +13,12 @@ def journey():
     ppo = Evaluation(
         StageSummary("ppo", "policy", "03-ppo", "01-sft"),
         rewards=compare_rewards([0.0, 1.0], [1.0, 2.0]),
+        successes=(success("format", [True, True], [True, False]),),
         kl=Kl(3.0, 2.0, 4.0),
         answers=(Answer("p", "ppo says", "sft says again", 2.0, 1.0),),
     )
-    dpo = Evaluation(StageSummary("dpo", "policy", "04-dpo", "01-sft"), answers=(Answer("p", "dpo says", "unscored"),))
+    dpo = Evaluation(StageSummary("dpo", "policy", "04-dpo", "01-sft"), answers=(Answer("p", "dpo says", "unscored"),),
+                     successes=(success("format", [False, False]),))  # fmt: skip
     return [sft, reward, ppo, dpo]
 
 
@@ -28,6 +30,7 @@ def test_numbers_are_filed_under_the_model_they_were_measured_on():
     rows = dict(board(journey()).number_rows())
     assert rows["Loss, zh"] == ["2.500", "2.000", "–", "–"]
     assert rows["Mean score"] == ["–", "0.50", "1.50", "–"]
+    assert rows["Success, format"] == ["–", "50.0 %", "100.0 %", "0.0 %"]
     assert rows["KL to its reference, nats"] == ["–", "–", "3.00", "–"]
 
 

@@ -28,6 +28,7 @@ from fairlead.evaluate.summary import (
     preference_accuracy,
     read_evaluation,
     sequence_kl,
+    success,
     write_evaluation,
 )
 
@@ -120,6 +121,20 @@ def test_equal_parent_scores_have_no_effect_size():
     assert compare_rewards([1.0, 1.0], [2.0, 3.0]).effect_in_sd is None
 
 
+def test_success_is_a_share_of_answers_compared_prompt_by_prompt():
+    parent, child = [True, False, False, False, True], [True, True, True, False, False]
+    measured = success("format", child, parent, seed=3)
+    assert (measured.verifier, measured.rate, measured.right) == ("format", 0.6, tuple(child))
+    assert (measured.low, measured.high) == wilson(3, 5)
+    assert measured.gain.parent_rate == pytest.approx(0.4)
+    assert measured.gain.difference == pytest.approx(0.2)
+    assert (measured.gain.low, measured.gain.high) == bootstrap_mean([0, 1, 1, 0, -1], seed=3)
+    assert success("format", child).gain is None
+    for wrong in (([], []), (child, parent[:-1])):
+        with pytest.raises(ValueError, match="format: want paired answers"):
+            success("format", *wrong)
+
+
 def test_likelihood_is_per_token():
     measured = likelihood("x", 30.0, 20)
     assert (measured.loss, measured.perplexity) == (1.5, math.exp(1.5))
@@ -136,6 +151,7 @@ def full_evaluation():
         rewards=compare_rewards([1.0, 1.0], [2.0, 3.0]),
         scores=(2.0, 3.0),
         parent_scores=(1.0, 1.0),
+        successes=(success("format", [True, False], [False, False]), success("maths_answer", [False])),
         kl=sequence_kl([1.0, 2.0]),
         answers=(Answer("问\ud7ff", "答", None, 1.0), Answer("a", "b", "c")),
     )

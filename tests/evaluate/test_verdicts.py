@@ -11,6 +11,8 @@ from fairlead.evaluate.summary import (
     Probes,
     RewardComparison,
     StageSummary,
+    Success,
+    SuccessGain,
 )
 from fairlead.evaluate.verdicts import claims
 
@@ -27,9 +29,13 @@ REWARD = Evaluation(StageSummary("reward", "reward"), preferences=(GOOD_PAIRS,))
 PPO = Evaluation(
     StageSummary("ppo", "policy"), rewards=GOOD_REWARDS, probes=AFTER, parent_probes=BEFORE, kl=Kl(10.0, 9.0, 11.0)
 )
+GAIN = SuccessGain(0.5, 0.02, 0.0001, 0.03)
+RIGHT = Success("maths_answer", 1.0, 0.97, 1.0, (True,) * 128, GAIN)
+SHORT = replace(AFTER, distinct_2=0.2, longest_repeat=9.0, mean_length=3.0)  # what verified answers may become
+GRPO = replace(PPO, stage=StageSummary("grpo", "policy"), rewards=None, successes=(RIGHT,), probes=SHORT)
 
 
-@pytest.mark.parametrize(("evaluation", "count"), [(SFT, 1), (REWARD, 3), (PPO, 8)])
+@pytest.mark.parametrize(("evaluation", "count"), [(SFT, 1), (REWARD, 3), (PPO, 8), (GRPO, 4)])
 def test_every_claim_holds_at_its_threshold(evaluation, count):
     found = claims(evaluation)
     assert len(found) == count
@@ -50,6 +56,8 @@ BROKEN = {
     "distinct": replace(PPO, probes=replace(AFTER, distinct_2=0.71)),
     "repeat": replace(PPO, probes=replace(AFTER, longest_repeat=4.5)),
     "longer": replace(PPO, probes=replace(AFTER, mean_length=50.1)),
+    "success": replace(GRPO, successes=(replace(RIGHT, gain=replace(GAIN, low=0.0)),)),
+    "answers": replace(GRPO, successes=(replace(RIGHT, right=(True,) * 127),)),
     "shorter": replace(PPO, probes=replace(AFTER, mean_length=29.9)),
 }
 
@@ -63,4 +71,5 @@ def test_what_was_not_measured_is_not_claimed():
     assert claims(Evaluation(StageSummary("ppo", "policy"))) == []
     assert claims(Evaluation(StageSummary("reward", "reward"))) == []
     assert claims(replace(SFT, parent_likelihoods=())) == []
+    assert claims(Evaluation(StageSummary("grpo", "policy"), successes=(replace(RIGHT, gain=None),))) == []
     assert claims(Evaluation(StageSummary("dpo", "policy"))) == []

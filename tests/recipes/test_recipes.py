@@ -9,6 +9,7 @@ from fairlead.artifacts.manifest import read_manifest
 from fairlead.cli.main import run
 from fairlead.config.journey import STAGES, JourneyConfig
 from fairlead.config.parse import load
+from fairlead.evaluate.summary import read_evaluation
 from tiny import tiny_model, write_conversations, write_preferences
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -16,7 +17,7 @@ NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 FAMILY = {"opt-sft-reward-ppo": "opt"}
 
 SMALL = {
-    "split": ["split.sft=8", "split.preference=12", "split.held_out=4"],
+    "split": ["split.max_prompt_tokens=400", "split.sft=8", "split.preference=12", "split.held_out=4"],
     "sft": ["sft.max_steps=2", "sft.batch.rows=4"],
     "own_rejected": ["replies.sampling.max_new_tokens=12", "replies.max_tokens=12", "replies.min_tokens=1"],
     "best_of_n": ["replies.sampling.max_new_tokens=2", "replies.ended_only=false"],
@@ -25,6 +26,10 @@ SMALL = {
     "kto": ["kto.max_steps=2", "kto.batch.rows=4"],
     "ppo": [
         "ppo.num_iterations=2", "ppo.prompts_per_iteration=4", "ppo.mini_batch_size=2", "ppo.sampling.max_new_tokens=4",
+    ],
+    "grpo": [
+        "grpo.num_iterations=2", "grpo.prompts_per_iteration=2", "grpo.num_responses_per_prompt=2",
+        "grpo.mini_batch_size=4", "grpo.sampling.max_new_tokens=4",
     ],
     "eval": ["eval.sampling.max_new_tokens=4", "eval.max_prompts=4"],
 }  # fmt: skip
@@ -43,8 +48,9 @@ def overrides(name, folder, model):
             continue
         words += SMALL[config.method if stage == "replies" else stage]
         if stage == "split":
-            words += [f"split.sources={rows}", f"split.tokenizer={model}"]
-            words += ["split.ppo=4"] if journey.ppo else []
+            words += [f"split.tokenizer={model}"]
+            words += [f"split.sources={rows}"] if config.sources != ("word_problems",) else []  # they are made here
+            words += ["split.ppo=4"] if journey.ppo or journey.grpo else []
         elif stage == "eval":
             words += [f"eval.prompts={rows}"] if not journey.split else []
         elif stage != "replies":
@@ -71,6 +77,9 @@ def test_two_steps_of_every_stage(name, tmp_path, capsys):
         assert manifest.stage == step.name
         if step.stage not in ("split", "replies"):
             assert len((folders[step.name] / "metrics.jsonl").read_text().splitlines()) == 2
+            report = read_evaluation(folders[f"eval-{step.name}"] / "evaluation.json")
+            verifiers = () if step.stage == "reward" else journey.eval.verifiers
+            assert tuple(one.verifier for one in report.successes if one.gain) == verifiers
     assert (tmp_path / "run" / "report.html").is_file()
 
 

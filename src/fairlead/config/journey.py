@@ -32,7 +32,7 @@ class SplitConfig(Section):
     preference: int = Field(default=0, ge=0)
     """Rows of each source whose prompts are answered for preference pairs."""
     ppo: int = Field(default=0, ge=0)
-    """Rows of each source whose prompts are sampled in ppo."""
+    """Rows of each source whose prompts are sampled in ppo or grpo."""
     held_out: int = Field(default=0, ge=0)
     """Rows of each source that no stage trains on."""
     max_prompt_tokens: PositiveInt = 128

@@ -1,6 +1,5 @@
 """Training on responses that the policy samples itself: ppo and grpo."""
 
-import re
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -9,7 +8,7 @@ from fairlead.config.common import CheckpointConfig, RowsConfig, SamplingConfig
 from fairlead.config.health import GrpoHealthConfig, OnlineHealthConfig, PpoHealthConfig
 from fairlead.config.section import Section
 from fairlead.config.stages import StageConfig
-from fairlead.config.terms import REWARD_MODEL, parse_term
+from fairlead.config.terms import REWARD_MODEL, check_pattern, parse_term
 
 
 class PromptsConfig(RowsConfig):
@@ -114,12 +113,7 @@ class OnlineConfig(StageConfig):
             raise ValueError("probes are watched, not summed: name verifiers or FILE.py:FUNCTION, without a weight")
         if len(set(self.term_names)) < len(self.term_names):
             raise ValueError("a reward or probe is named twice; write it once, with a weight")
-        try:
-            re.compile(self.answer_pattern)
-        except re.error as error:
-            raise ValueError(f"answer_pattern is no regular expression ({error}); mend it") from None
-        if "format" in self.term_names and not self.answer_pattern:
-            raise ValueError("format is judged, but no format is given; set answer_pattern")
+        check_pattern(self.answer_pattern, self.term_names, "grpo" if isinstance(self, GrpoConfig) else "ppo")
 
     @property
     def term_names(self) -> list[str]:

@@ -1,13 +1,12 @@
 """Options of the stage in which a model answers prompts and its answers become rows to learn from."""
 
-import re
 from typing import Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from fairlead.config.common import ForwardConfig, RowsConfig, RuntimeConfig, SamplingConfig
 from fairlead.config.section import Section
-from fairlead.config.terms import JUDGE, PATTERNED, REWARD_MODEL, Term, parse_term
+from fairlead.config.terms import JUDGE, PATTERNED, REWARD_MODEL, Term, check_pattern, parse_term
 
 Method = Literal["own_rejected", "best_of_n", "rejection_sampling"]
 _OWN, _BEST, _REJECTION = get_args(Method)
@@ -126,12 +125,9 @@ class RepliesConfig(Section):
                 "judge among replies.rewards goes with replies.judge.url and replies.judge.model; set all three or none"
             )
         patterned = set(names) & set(PATTERNED)
-        if (self.answer_pattern and not patterned) or ("format" in names and not self.answer_pattern):
-            raise ValueError("replies.answer_pattern goes with exact_match, maths_answer or format; set it for these")
-        try:
-            re.compile(self.answer_pattern)
-        except re.error as error:
-            raise ValueError(f"replies.answer_pattern is no regular expression ({error}); mend it") from None
+        if self.answer_pattern and not patterned:
+            raise ValueError("replies.answer_pattern goes with exact_match, maths_answer or format; leave it out")
+        check_pattern(self.answer_pattern, names, "replies")
         return self
 
     @model_validator(mode="after")

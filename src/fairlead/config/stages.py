@@ -19,6 +19,7 @@ from fairlead.config.common import (
 )
 from fairlead.config.health import HealthConfig
 from fairlead.config.section import Section
+from fairlead.config.terms import Verifier, check_pattern
 
 
 class StageConfig(Section):
@@ -163,6 +164,10 @@ class EvalConfig(Section):
     """Held-out preference pairs: accuracy of the reward model, or of the policy's log-probabilities."""
     prompts: tuple[str, ...] = ()
     """Prompts (or conversations whose last answer is dropped) to answer, one answer each."""
+    verifiers: tuple[Verifier, ...] = ()
+    """Rules that find each answer right or wrong, beside the answer that the prompt's row holds."""
+    answer_pattern: str = ""
+    """Regular expression whose first group is the answer in a response; for the verifiers."""
     max_prompts: int = Field(default=0, ge=0)
     """Answer only the first prompts; 0 answers all."""
     max_pairs: int = Field(default=0, ge=0)
@@ -177,3 +182,14 @@ class EvalConfig(Section):
     """Devices, precision, seed."""
     output: str = ""
     """Folder of the run; the report goes into a folder of its own inside. Empty: the run that the model lies in."""
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> "EvalConfig":
+        if self.verifiers and not self.prompts:
+            raise ValueError("eval.verifiers judge answers, and there is nothing to answer; name eval.prompts")
+        if len(set(self.verifiers)) < len(self.verifiers):
+            raise ValueError("eval.verifiers names one twice; write it once")
+        if self.answer_pattern and not self.verifiers:
+            raise ValueError("eval.answer_pattern has no meaning without eval.verifiers; leave it out")
+        check_pattern(self.answer_pattern, self.verifiers, "eval")
+        return self

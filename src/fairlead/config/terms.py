@@ -4,11 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
+Verifier = Literal["exact_match", "maths_answer", "format"]
+"""Rules that find a response right or wrong."""
 REWARD_MODEL = "reward_model"
 JUDGE = "judge"
-PATTERNED = ("exact_match", "maths_answer", "format")
-VERIFIERS = (*PATTERNED, "length")
+PATTERNED = get_args(Verifier)
+RULES = (*PATTERNED, "length")
 
 _TERM = re.compile(r"(?:(?P<weight>[-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*\*\s*)?(?P<name>.+)")
 
@@ -33,8 +36,18 @@ def parse_term(text: str, *, more: Sequence[str] = ()) -> Term:
     if match is None:
         raise ValueError(f"{text!r} is no reward; write NAME or WEIGHT*NAME")
     term = Term(match["name"].strip(), float(match["weight"] or 1.0))
-    names = (REWARD_MODEL, *VERIFIERS, *more)
+    names = (REWARD_MODEL, *RULES, *more)
     if term.name not in names and term.file is None:
         known = ", ".join(names)
         raise ValueError(f"{term.name!r} is no reward; write one of {known}, or FILE.py:FUNCTION of your own")
     return term
+
+
+def check_pattern(pattern: str, names: Sequence[str], section: str) -> None:
+    """ValueError for an answer pattern that cannot be read, or is missing where one of the terms needs it."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{section}.answer_pattern is no regular expression ({error}); mend it") from None
+    if "format" in names and not pattern:
+        raise ValueError(f"format is judged, but no format is given; set {section}.answer_pattern")

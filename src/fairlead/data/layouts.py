@@ -260,6 +260,10 @@ def _conversation(row: dict[str, Any]) -> Draft:
     return Draft(_turns(row))
 
 
+def _question_answer(row: dict[str, Any]) -> Draft:
+    return Draft((Message("user", _string(row, "question")), Message("assistant", _string(row, "answer"))))
+
+
 def _labelled(row: dict[str, Any]) -> Draft:
     draft = _prompt_completion(row) if row.get("completion") is not None else _conversation(row)
     labels = [row[key] for key in ("label", "kto_tag") if isinstance(row.get(key), bool)]
@@ -387,6 +391,11 @@ def _is_alpaca_ranked(row: dict[str, Any]) -> bool:
     return _has("instruction")(row) and isinstance(row.get("output"), list)
 
 
+def _is_question_answer(row: dict[str, Any]) -> bool:
+    """These two keys alone: with others beside them a question has choices, or a passage, that must not be lost."""
+    return row.keys() == {"question", "answer"}
+
+
 def _is_prompt(row: dict[str, Any]) -> bool:
     return any(row.get(key) is not None for key in ("prompt", "instruction", "user_prompt"))
 
@@ -412,6 +421,7 @@ LAYOUTS = (
     Layout("alpaca-ranked", "preferences", "instruction, output as a list", _is_alpaca_ranked, _alpaca_ranked),
     Layout("alpaca", "conversations", "instruction, input, output", _has("instruction", "output"), _alpaca),
     Layout("prompt-completion", "conversations", "prompt, completion", _has(*_COMPLETION), _prompt_completion),
+    Layout("question-answer", "conversations", "question, answer, no more", _is_question_answer, _question_answer),
     Layout("prompt", "prompts", "prompt, or instruction", _is_prompt, _only_prompt),
 )
 """Tried in this order: the layout with the most telling keys first."""

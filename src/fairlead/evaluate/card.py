@@ -71,6 +71,7 @@ def _results(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Metrics in the hub's model-index layout; intervals stand beside the value."""
     rows = [_result(one.name, "loss", one.loss, None) for one in evaluation.likelihoods]
     rows += [_result(one.name, "accuracy", one.accuracy, (one.low, one.high)) for one in evaluation.preferences]
+    rows += [_result("held-out prompts", one.verifier, one.rate, (one.low, one.high)) for one in evaluation.successes]
     if rewards := evaluation.rewards:
         interval = (rewards.win_low, rewards.win_high)
         rows.append(_result("held-out prompts", "win rate against the parent", rewards.win_rate, interval))

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate, count
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from fairlead.artifacts.manifest import (
 from fairlead.artifacts.stages import is_finished, stage_folder
 from fairlead.config.common import ModelConfig
 from fairlead.config.stages import EvalConfig
+from fairlead.config.terms import Term
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Example, RankedExample, conversation_examples, prompt_examples, ranked_examples
 from fairlead.data.language import is_chinese
@@ -46,6 +48,7 @@ from fairlead.evaluate.summary import (
     compare_rewards,
     read_evaluation,
     sequence_kl,
+    success,
     write_evaluation,
 )
 from fairlead.generate.engine import Engine, Response
@@ -54,7 +57,8 @@ from fairlead.models.loading import tokenizer_in
 from fairlead.models.outputs import per_sequence
 from fairlead.models.roles import Roles
 from fairlead.models.sources import Source, recorded, resolve
-from fairlead.records import Rejection
+from fairlead.records import Prompt, Rejection
+from fairlead.rewards.terms import Sample, rule_scores
 from fairlead.rollout.sample import episodes, sample_responses, score_responses, scored_texts
 from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.machine import peak_memory_bytes
@@ -177,7 +181,13 @@ class _Said:
     replies: tuple[str, ...]
     probes: Probes
     scores: tuple[float, ...]  # empty without a reward model
+    right: Mapping[str, tuple[bool, ...]]  # what each verifier found
     responses: Sequence[Response]  # empty when an earlier report was read
+
+    def score(self, index: int) -> float | None:
+        """What is shown beside an answer: the reward model's score, else the first verifier's 1 or 0, else nothing."""
+        judged = self.scores or next(iter(self.right.values()), ())
+        return float(judged[index]) if judged else None
 
 
 @dataclass
@@ -315,14 +325,15 @@ class _Bench:
         count = self.config.max_prompts or len(records)
         records, prompts = records[:count], prompts[:count]
         assert len(records) == len(prompts)
+        self._require_answers(records)
         seed = self.runtime.seed
-        child = self._said_by("policy", prompts)
-        before = self._said_before(prompts)
+        child = self._said_by("policy", prompts, records)
+        before = self._said_before(prompts, records)
         answers = [
             Answer(
                 prompt=records[i].messages[-1].content, reply=child.replies[i],
-                parent_reply=before.replies[i] if before else None, score=_at(child.scores, i),
-                parent_score=_at(before.scores, i) if before else None,
+                parent_reply=before.replies[i] if before else None, score=child.score(i),
+                parent_score=before.score(i) if before else None,
             )
             for i in range(min(SHOWN_ANSWERS, len(prompts)))
         ]  # fmt: skip
@@ -331,22 +342,37 @@ class _Bench:
             scores=child.scores, parent_scores=before.scores if before else (),
             rewards=compare_rewards(before.scores, child.scores, seed=seed) if before and before.scores else None,
             kl=sequence_kl(self._kl(prompts, child.responses), seed=seed) if before else None,
+            successes=tuple(
+                success(name, right, before.right[name] if before else None, seed=seed)
+                for name, right in child.right.items()
+            ),
         )  # fmt: skip
 
-    def _said_by(self, role: str, prompts: Sequence[tuple[int, ...]]) -> "_Said":
+    def _require_answers(self, records: Sequence[Prompt]) -> None:
+        """UserError where a verifier would compare with an answer that the row does not hold."""
+        bare = [record for record in records if not record.answer]
+        if bare and set(self.config.verifiers) - {"format"}:
+            raise UserError(
+                f"{len(bare)} of {len(records)} prompts come without the right answer", where=bare[0].source,
+                fix="give rows with answers, or ask for no verifier but format", exit_code=ExitCode.BAD_DATA,
+            )  # fmt: skip
+
+    def _said_by(self, role: str, prompts: Sequence[tuple[int, ...]], records: Sequence[Prompt]) -> "_Said":
         responses = self._sample(role, prompts)
         return _Said(
             tuple(self.template.decode(response.tokens) for response in responses[:SHOWN_ANSWERS]),
-            self._probes(responses), tuple(self._scores(prompts, responses)) if self.reward else (), responses,
+            self._probes(responses), tuple(self._scores(prompts, responses)) if self.reward else (),
+            self._right(records, responses), responses,
         )  # fmt: skip
 
-    def _said_before(self, prompts: Sequence[tuple[int, ...]]) -> "_Said | None":
+    def _said_before(self, prompts: Sequence[tuple[int, ...]], records: Sequence[Prompt]) -> "_Said | None":
         """The parent's answers to the same prompts with the same random numbers; None without a parent."""
         if "parent" not in self.roles.roles:
             return None
         if self.known is None or self.known.probes is None:
-            return self._said_by("parent", prompts)
-        return _Said(tuple(one.reply for one in self.known.answers), self.known.probes, self.known.scores, ())
+            return self._said_by("parent", prompts, records)
+        right = {one.verifier: one.right for one in self.known.successes}
+        return _Said(tuple(one.reply for one in self.known.answers), self.known.probes, self.known.scores, right, ())
 
     def _probes(self, responses: Sequence[Response]) -> Probes:
         ends = self.template.end_token_ids
@@ -365,6 +391,15 @@ class _Bench:
         texts = scored_texts(prompts, responses, score_at=score_at, end_token_ids=self.template.end_token_ids)
         return score_responses(self.roles, "reward", texts, self.config.batch, self.runtime).tolist()
 
+    def _right(self, records: Sequence[Prompt], responses: Sequence[Response]) -> dict[str, tuple[bool, ...]]:
+        """What each verifier says of every response."""
+        samples = [
+            Sample(record.messages[-1].content, self.template.decode(response.tokens), record.answer, 0)
+            for record, response in zip(records, responses, strict=True)
+        ]
+        judge = partial(rule_scores, samples=samples, pattern=self.config.answer_pattern, max_tokens=0)
+        return {name: tuple(score == 1.0 for score in judge(Term(name, 1.0))) for name in self.config.verifiers}
+
     def _kl(self, prompts: Sequence[tuple[int, ...]], responses: Sequence[Response]) -> list[float]:
         """Sequence KL from model to parent, estimated on the model's own responses at the sampling temperature."""
         rows = episodes(prompts, responses)
@@ -374,10 +409,6 @@ class _Bench:
             for role in ("policy", "parent")
         )
         return [float(kl_k1(p.double(), q.double()).sum()) for p, q in zip(policy, parent, strict=True)]
-
-
-def _at(scores: Sequence[float], index: int) -> float | None:
-    return scores[index] if scores else None
 
 
 def _first_pairs(rows: Sequence[RankedExample], most: int) -> list[RankedExample]:

@@ -55,6 +55,9 @@ def board(evaluations: Sequence[Evaluation]) -> Board:
                 found.models.insert(0 if model == BASE else len(found.models), model)
         _numbers(found, parent, evaluation.parent_likelihoods, evaluation.parent_probes)
         _numbers(found, child, evaluation.likelihoods, evaluation.probes)
+        for one in evaluation.successes:
+            cells = found.numbers.setdefault(f"Success, {one.verifier}", {})
+            cells |= {child: percent(one.rate)} | ({parent: percent(one.gain.parent_rate)} if one.gain else {})
         if rewards := evaluation.rewards:
             found.numbers.setdefault("Mean score", {}).update(
                 {parent: fixed(rewards.mean_parent), child: fixed(rewards.mean_child)}

@@ -8,6 +8,7 @@ One file is one `Evaluation`, written and read by `write_evaluation` and `read_e
      "parent_likelihoods": [...], "preferences": [{"name": "held-out pairs", "accuracy": 0.79, "low": ..., ...}],
      "grades": [{"name": "graded", "pearson": 0.61, "mean_squared_error": 0.7, ...}],
      "rewards": {"num_prompts": 128, "paired_difference": 0.6, ...}, "scores": [...], "parent_scores": [...],
+     "successes": [{"verifier": "maths_answer", "rate": 0.9, "low": ..., "high": ..., "right": [...], "gain": {...}}],
      "probes": {...}, "parent_probes": {...}, "kl": {"mean_sequence_kl": 3.1, "low": 2.8, "high": 3.4},
      "answers": [{"prompt": "...", "reply": "...", "parent_reply": "...", "score": 1.2, "parent_score": 0.1}],
      "notes": ["2 of 40 prompts are left out: ..."]}
@@ -118,6 +119,28 @@ class RewardComparison:
 
 
 @dataclass(frozen=True, slots=True)
+class SuccessGain:
+    """The parent's success rate on the same prompts, and the paired difference to it with its bootstrap interval."""
+
+    parent_rate: float
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """How often a verifier finds an answer right, one answer to each prompt; the rate with its Wilson interval."""
+
+    verifier: str
+    rate: float
+    low: float
+    high: float
+    right: tuple[bool, ...]  # by prompt
+    gain: SuccessGain | None = None  # without a parent there is none
+
+
+@dataclass(frozen=True, slots=True)
 class Probes:
     """Signs of a broken policy; `longest_repeat` is the mean over responses."""
 
@@ -143,7 +166,10 @@ class Kl:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One held-out prompt, answered by the model and by its parent; scores are the reward model's, if there is one."""
+    """One held-out prompt, answered by the model and by its parent.
+
+    Scores are the reward model's, else 1 for an answer that the first verifier finds right and 0 for another.
+    """
 
     prompt: str
     reply: str
@@ -177,6 +203,7 @@ class Evaluation:
     rewards: RewardComparison | None = None
     scores: tuple[float, ...] = ()
     parent_scores: tuple[float, ...] = ()
+    successes: tuple[Success, ...] = ()  # the first carries the claim, further ones inform
     probes: Probes | None = None
     parent_probes: Probes | None = None
     kl: Kl | None = None
@@ -289,6 +316,20 @@ def compare_rewards(
         win_high=win_high,
         ties=int(np.sum(difference == 0.0)),
     )
+
+
+def success(
+    verifier: str, right: Sequence[bool], parent_right: Sequence[bool] | None = None, *, seed: int = 0
+) -> Success:
+    """Share of right answers, and its difference to the parent's on the same prompts; both lists are in their order."""
+    if not right or (parent_right is not None and len(parent_right) != len(right)):
+        raise ValueError(f"{verifier}: want paired answers, got {len(right)} and {len(parent_right or ())}")
+    gain = None
+    if parent_right is not None:
+        compared = compare_rewards([float(one) for one in parent_right], [float(one) for one in right], seed=seed)
+        gain = SuccessGain(compared.mean_parent, compared.paired_difference, compared.low, compared.high)
+    low, high = wilson(sum(right), len(right))
+    return Success(verifier, sum(right) / len(right), low, high, tuple(right), gain)
 
 
 def sequence_kl(kls: Sequence[float], *, seed: int = 0) -> Kl:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fairlead.evaluate.summary import CHINESE_REPLIES, Evaluation, Likelihood, Probes, RewardComparison
+from fairlead.evaluate.summary import CHINESE_REPLIES, Evaluation, Likelihood, Probes, RewardComparison, Success
 from fairlead.evaluate.verdicts import Claim, claims, find_likelihood
-from fairlead.evaluate.wording import between, count, fixed, interval, percent, signed
+from fairlead.evaluate.wording import between, count, fixed, interval, percent, points, signed
 
 Tone = Literal["good", "bad", ""]
 NONE = "–"
@@ -58,6 +58,7 @@ def measures(evaluation: Evaluation) -> list[Measure]:
     rows: list[Measure] = []
     for after in evaluation.likelihoods:
         rows += _likelihood(find_likelihood(evaluation.parent_likelihoods, after.name), after)
+    rows += [_success(one) for one in evaluation.successes]
     if evaluation.rewards:
         rows += _rewards(evaluation.rewards)
     if kl := evaluation.kl:
@@ -91,6 +92,18 @@ def _likelihood(before: Likelihood | None, after: Likelihood) -> list[Measure]:
             better="lower",
         ),
     ]
+
+
+def _success(measured: Success) -> Measure:
+    name, gain = f"Success, {measured.verifier}", measured.gain
+    meaning = f"Share of {count(len(measured.right))} held-out prompts with an answer that this rule finds right."
+    if gain is None:
+        within = between(measured.low, measured.high, percent)
+        return Measure(name, meaning, NONE, percent(measured.rate), interval=within)
+    return Measure(
+        name, meaning, percent(gain.parent_rate), percent(measured.rate), f"{points(gain.difference)} points",
+        between(gain.low, gain.high, points), _tone(gain.low > 0, gain.high < 0),
+    )  # fmt: skip
 
 
 def _rewards(rewards: RewardComparison) -> list[Measure]:
@@ -131,7 +144,7 @@ def _probes(before: Probes | None, after: Probes) -> list[Measure]:
         f"Share of {count(after.num_responses)} responses that end before the length limit. Higher is better.",
         percent(before.end_token_rate) if before else NONE,
         percent(after.end_token_rate),
-        f"{signed(100 * (after.end_token_rate - before.end_token_rate), digits=1)} points" if before else NONE,
+        f"{points(after.end_token_rate - before.end_token_rate)} points" if before else NONE,
         between(after.end_token_low, after.end_token_high, percent),
     )
     return [
@@ -190,6 +203,8 @@ def tiles(evaluation: Evaluation) -> list[Tile]:
         found.append(Tile(f"Loss, {after.name}", f"{before.loss:.2f} → {after.loss:.2f}", note, tone))
     if evaluation.preferences:
         found.append(_accuracy_tile(evaluation))
+    if evaluation.successes:
+        found.append(_success_tile(evaluation.successes[0], _name(evaluation)))
     if rewards := evaluation.rewards:
         effect = NONE if rewards.effect_in_sd is None else f"{signed(rewards.effect_in_sd)} SD"
         change = f"{signed(rewards.paired_difference)}, {interval(rewards.low, rewards.high, signed)}"
@@ -199,6 +214,16 @@ def tiles(evaluation: Evaluation) -> list[Tile]:
         note = f"nats per response from its reference (KL), {interval(kl.low, kl.high)}"
         found.append(Tile(f"Distance, {_name(evaluation)}", f"{fixed(kl.mean_sequence_kl)} nats", note, ""))
     return found
+
+
+def _success_tile(measured: Success, name: str) -> Tile:
+    gain, prompts = measured.gain, f"of {count(len(measured.right))} held-out prompts answered right"
+    if gain is None:
+        within = interval(measured.low, measured.high, percent)
+        return Tile(f"Success, {name}", percent(measured.rate), f"{prompts}, {within}", "")
+    note = f"{prompts}; {points(gain.difference)} points, {interval(gain.low, gain.high, points)}"
+    change = f"{percent(gain.parent_rate).removesuffix(' %')} → {percent(measured.rate)}"
+    return Tile(f"Success, {name}", change, note, _tone(gain.low > 0, gain.low <= 0))
 
 
 def _accuracy_tile(evaluation: Evaluation) -> Tile:

@@ -6,8 +6,8 @@ The thresholds are those of the demo; they are stated in each claim, so a reader
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fairlead.evaluate.summary import CHINESE_REPLIES, Evaluation, Likelihood, PreferenceAccuracy, Probes
-from fairlead.evaluate.wording import interval, percent, signed
+from fairlead.evaluate.summary import CHINESE_REPLIES, Evaluation, Likelihood, PreferenceAccuracy, Probes, Success
+from fairlead.evaluate.wording import interval, percent, points, signed
 
 MIN_PAIRS, MIN_ACCURACY = 100, 0.70
 MIN_PROMPTS, MIN_EFFECT_SD, MAX_SEQUENCE_KL = 128, 0.3, 10.0
@@ -73,9 +73,10 @@ def _reward(measured: PreferenceAccuracy) -> list[Claim]:
 
 
 def _ppo(evaluation: Evaluation) -> list[Claim]:
-    found: list[Claim] = []
+    name = evaluation.stage.stage.upper()
+    found = _success(evaluation.successes[0], name) if evaluation.successes else []
     if rewards := evaluation.rewards:
-        effect, name = rewards.effect_in_sd, evaluation.stage.stage.upper()
+        effect = rewards.effect_in_sd
         found += [
             Claim(
                 f"{name} raises the mean score by at least {MIN_EFFECT_SD} standard deviations of its parent's scores",
@@ -97,17 +98,40 @@ def _ppo(evaluation: Evaluation) -> list[Claim]:
         text = f"The policy stays within {MAX_SEQUENCE_KL:.0f} nats per response of its reference"
         found.append(Claim(text, kl.mean_sequence_kl <= MAX_SEQUENCE_KL, f"{kl.mean_sequence_kl:.2f} nats"))
     if evaluation.probes and evaluation.parent_probes:
-        found += _probes(evaluation.parent_probes, evaluation.probes)
+        found.append(_ends(evaluation.parent_probes, evaluation.probes))
+        if evaluation.rewards or not evaluation.successes:  # what a verifier finds right has no such short cut
+            found += _no_shortcut(evaluation.parent_probes, evaluation.probes)
     return found
 
 
-def _probes(before: Probes, after: Probes) -> list[Claim]:
+def _success(measured: Success, name: str) -> list[Claim]:
+    if measured.gain is None:
+        return []
+    gain, num_prompts = measured.gain, len(measured.right)
     return [
         Claim(
-            "Responses still end by themselves: at most 5 points less often",
-            after.end_token_rate >= before.end_token_rate - MAX_END_TOKEN_DROP,
-            f"{percent(before.end_token_rate)} → {percent(after.end_token_rate)}",
+            f"{name} raises the success that {measured.verifier} finds: the gain's lower bound is above zero",
+            gain.low > 0.0,
+            f"{points(gain.difference)} points, {interval(gain.low, gain.high, points)}",
         ),
+        Claim(
+            f"Success was measured on at least {MIN_PROMPTS} held-out prompts",
+            num_prompts >= MIN_PROMPTS,
+            f"{num_prompts} prompts",
+        ),
+    ]
+
+
+def _ends(before: Probes, after: Probes) -> Claim:
+    return Claim(
+        "Responses still end by themselves: at most 5 points less often",
+        after.end_token_rate >= before.end_token_rate - MAX_END_TOKEN_DROP,
+        f"{percent(before.end_token_rate)} → {percent(after.end_token_rate)}",
+    )
+
+
+def _no_shortcut(before: Probes, after: Probes) -> list[Claim]:
+    return [
         Claim(
             "Wording stays varied: distinct token pairs fall by at most 10 %",
             after.distinct_2 >= before.distinct_2 * (1.0 - MAX_REPETITION_CHANGE),

@@ -21,6 +21,11 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
+def points(share: float) -> str:
+    """A difference of shares in percentage points: 0.213 as "+21.3"."""
+    return signed(100 * share, digits=1)
+
+
 def between(low: float, high: float, form: Callable[[float], str] = fixed) -> str:
     """Two ends; percent signs are said once."""
     first, last = form(low), form(high)

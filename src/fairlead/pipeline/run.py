@@ -123,9 +123,8 @@ def _run_stage(journey: JourneyConfig, step: Step, run: Path, runtime: Runtime) 
 def _measure(journey: JourneyConfig, step: Step, run: Path) -> Path:
     """A policy on conversations and prompts, a reward model on pairs."""
     config = in_run(journey, Step("eval"), run)
-    other = {"preferences": ()}
-    if step.stage == "reward":
-        other = {"conversations": (), "prompts": (), "reward_model": ""}
+    prompts = {"prompts": (), "reward_model": "", "verifiers": (), "answer_pattern": ""}
+    other = {"conversations": (), **prompts} if step.stage == "reward" else {"preferences": ()}
     return evaluate(config.model_copy(update={"model": str(stage_folder(run, step.name)), **other}))
 
 
