@@ -1,5 +1,6 @@
 """Options of the stage in which a model answers prompts and its answers become rows to learn from."""
 
+import re
 from typing import Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
