@@ -1,6 +1,7 @@
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -143,3 +144,49 @@ def test_a_scorer_that_only_likes_length_shows():
     chosen, rejected = zip(*lengths, strict=True)  # people prefer the shorter one
     found = length_bias(chosen, rejected, chosen, rejected)
     assert (found.by_score, found.by_label, found.correlation) == (1.0, 0.0, pytest.approx(1.0))
+
+
+# --- numpy's own, as a second opinion
+
+
+@given(COLUMNS)
+def test_correlations_in_numpy(rows):
+    one, other = map(np.array, zip(*rows, strict=True))
+    assume(min(len(set(one)), len(set(other))) > 1)
+    assert pearson(one.tolist(), other.tolist()) == pytest.approx(np.corrcoef(one, other)[0, 1], abs=1e-9)
+    ranks = [np.unique(column, return_inverse=True)[1] for column in (one, other)]
+    assume(all(len(set(rank)) == len(rank) for rank in ranks))  # without ties a rank is a place in the order
+    assert spearman(one.tolist(), other.tolist()) == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-9)
+
+
+@given(DIFFERENCES)
+def test_reliability_and_quarters_in_numpy(differences):
+    assume(not any(map(on_an_edge, differences)))
+    right = (np.sign(differences) + 1) / 2
+    sure = 1 / (1 + np.exp(-np.abs(differences)))
+    edges = np.linspace(0.5, 1, NUM_BINS + 1)
+    place = np.clip(np.digitize(sure, edges) - 1, 0, NUM_BINS - 1)
+    counts, accuracy, confidence = (np.bincount(place, w, NUM_BINS) for w in (None, right, sure))
+    held = counts > 0
+    bins = reliability(differences)
+    assert [one.num_pairs for one in bins] == counts[held].tolist()
+    assert [one.accuracy for one in bins] == pytest.approx((accuracy / counts.clip(1))[held])
+    assert calibration_error(bins) == pytest.approx(np.abs(accuracy - confidence).sum() / len(differences))
+    quarters = np.array_split(right[np.argsort(np.abs(differences), kind="stable")], min(4, len(differences)))
+    if len({abs(d) for d in differences}) == len(differences):
+        assert sorted(one.num_pairs for one in by_margin(differences)) == sorted(map(len, quarters))
+        if len(differences) % len(quarters) == 0:
+            assert [one.accuracy for one in by_margin(differences)] == pytest.approx([q.mean() for q in quarters])
+
+
+@given(st.lists(st.tuples(SCORES, SCORES, st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=20))
+def test_length_bias_in_numpy(pairs):
+    chosen, rejected, long, short = np.array(pairs).T
+    sign = np.sign(long - short)
+    lengths = (column.astype(int).tolist() for column in (long, short))
+    found = length_bias(chosen.tolist(), rejected.tolist(), *lengths)
+    differs = sign != 0
+    assert found.num_pairs == differs.sum()
+    if differs.any():
+        assert found.by_score == pytest.approx(((np.sign(chosen - rejected) * sign)[differs] + 1).mean() / 2)
+        assert found.by_label == pytest.approx((sign[differs] + 1).mean() / 2)

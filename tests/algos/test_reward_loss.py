@@ -100,3 +100,9 @@ def test_gradients_of_the_others(loss):
     generator = torch.Generator().manual_seed(0)
     scores = [torch.randn(5, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2)]
     assert torch.autograd.gradcheck(loss, scores)
+
+
+@given(SCORES)
+def test_regression_is_the_mean_squared_error_of_torch(pairs):
+    scores, grades = torch.tensor(pairs, dtype=torch.float64).T
+    torch.testing.assert_close(regression_loss(scores, grades), mse_loss(scores, grades, reduction="none"))
