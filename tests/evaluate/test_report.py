@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -7,6 +8,7 @@ import pytest
 
 from fairlead.artifacts.manifest import BaseWeights, Manifest, read_manifest, verify, write_manifest
 from fairlead.errors import ExitCode, UserError
+from fairlead.evaluate.card import model_card
 from fairlead.evaluate.report import STARTER_NOTE, journey_report, stage_report
 from fairlead.evaluate.summary import (
     StageSummary,
@@ -242,3 +244,18 @@ def test_a_base_on_this_machine_is_shown_without_its_place(tmp_path):
     text = stage_report(stage).read_text(encoding="utf-8")
     assert '<td>Base weights</td><td class="digest">tiny</td>' in text
     assert "/home/someone" not in text
+
+
+def test_faults_of_the_run_are_told_on_both_pages_and_on_the_card(tmp_path):
+    stages = write_journey(tmp_path / "demo")
+    row = {"step": 5, "since": 4, "fault": "length_hack", "what": "responses went from 40 to 90 tokens <while>",
+           "cause": "the reward pays for length", "fix": "raise kl.coef", "action": "roll_back"}  # fmt: skip
+    (stages[2] / "health.jsonl").write_text(json.dumps(row) + "\n")
+    said = (
+        "Step 5: responses went from 40 to 90 tokens <while>; likely cause: the reward pays for length. It was rolled"
+    )
+    assert said in Page(stage_report(stages[2]).read_text(encoding="utf-8")).text
+    journey = journey_report(tmp_path / "demo", stages, title="t").read_text(encoding="utf-8")
+    assert f"PPO: {said}" in Page(journey).text
+    assert "the reward pays for length" in model_card(stages[2])
+    assert "likely cause" not in Page(stage_report(stages[1]).read_text(encoding="utf-8")).text

@@ -37,7 +37,7 @@ def model_card(folder: Path) -> str:
         memory=wording.size(stage.peak_memory_bytes),
         measures=measures(evaluation),
         preferences=evaluation.preferences,
-        notes=evaluation.notes,
+        notes=[*stage.verdicts, *evaluation.notes],
         claims=claims(evaluation),
         licences=sorted(stage.licences.items()),
         digests=sorted(stage.manifest.data_digests.items()),

@@ -24,6 +24,16 @@ class StageFolder:
     metrics: list[Row]
     timings: list[Row]
     samples: list[Row]
+    health: list[Row]
+
+    @property
+    def verdicts(self) -> list[str]:
+        """What the numbers of the run gave to complain of, in plain words, and what was done."""
+        done = {"warn": "It went on.", "stop": "It was stopped there.", "roll_back": "It was rolled back there."}
+        return [
+            f"Step {row['step']}: {row['what']}; likely cause: {row['cause']}. {done[row['action']]}"
+            for row in self.health
+        ]
 
     @property
     def wall_seconds(self) -> float:
@@ -62,6 +72,7 @@ def read_stage(folder: Path) -> StageFolder:
         metrics=_rows(folder / "metrics.jsonl"),
         timings=_rows(folder / "timings.jsonl"),
         samples=_rows(folder / "samples.jsonl"),
+        health=_rows(folder / "health.jsonl"),
     )
 
 
