@@ -143,10 +143,9 @@ BUGS = {
          "    mask = torch.ones_like(mask).cumsum(1) <= mask.sum(1, keepdim=True)"),
     ],
     "deepspeed_chat_rolls_out_greedily": [
-        ("rollout/sample.py", "drawn = engine.generate([prompts[i] for i in mine], sampling,",
-         "sampling = sampling.model_copy(update={'temperature': 0.0})\n"
-         "    drawn = engine.generate([prompts[i] for i in mine], sampling,"),
-        ("config/stages.py", "if s.temperature == 0 or s.top_k", "if s.top_k"),
+        ("rollout/sample.py", "    drawn = engine.generate(\n",
+         "    sampling = sampling.model_copy(update={'temperature': 0.0})\n    drawn = engine.generate(\n"),
+        ("config/online.py", "if s.temperature == 0 or s.top_k", "if s.top_k"),
     ],
     "deepspeed_chat_repeats_tokens_after_a_step": [
         ("models/kv_cache.py", "self._prompt_lengths = None\n        self.lengths = self.lengths + 1",
@@ -155,9 +154,9 @@ BUGS = {
          "keys[rows, :, self.lengths - 2] = key_states[:, :, 0]"),
     ],
     "trl_measures_ratios_of_a_distribution_it_did_not_sample_from": [
-        ("config/stages.py", "or s.top_p < 1 ", ""),
-        ("config/stages.py", "or s.top_k or", "or"),
-        ("config/stages.py", "or s.repetition_penalty != 1 ", ""),
+        ("config/online.py", "or s.top_p < 1 ", ""),
+        ("config/online.py", "or s.top_k or", "or"),
+        ("config/online.py", "or s.repetition_penalty != 1 ", ""),
     ],
     "the_kl_is_measured_at_another_temperature_than_sampled": [
         ("rollout/sample.py", f'old_logprobs=_matrix(per_sequence(roles, "policy", {TEMPERED}',
@@ -166,9 +165,9 @@ BUGS = {
          'reference_logprobs=_matrix(per_sequence(roles, "reference", rows, batch, runtime)'),
     ],
     "colossalchat_streams_without_the_repetition_penalty": [
-        ("generate/engine.py", "requests = [_Request(p,",
-         "sampling = sampling.model_copy(update={'repetition_penalty': 1.0}) if on_token else sampling\n"
-         "        requests = [_Request(p,"),
+        ("generate/engine.py", "        requests = [\n            _Request(prompt,",
+         "        sampling = sampling.model_copy(update={'repetition_penalty': 1.0}) if on_token else sampling\n"
+         "        requests = [\n            _Request(prompt,"),
     ],
     # test_stages.py
     "a_trained_reward_model_cannot_be_loaded_into_rl": [
@@ -183,7 +182,7 @@ BUGS = {
     ],
     "a_model_that_cannot_be_saved_is_found_out_at_the_end": [
         (f"train/{name}.py", "rehearse_save(stage.folder", "(lambda *_: None)(stage.folder")
-        for name in ("sft", "reward", "dpo", "ppo", "grpo")
+        for name in ("policy", "reward", "ppo", "grpo")
     ],
     "a_wrong_path_fails_late": [
         ("train/ppo.py", "    reward_source = reward_of(config)\n",
@@ -197,7 +196,7 @@ BUGS = {
     ],
     "cuda_is_hard_coded": [
         ("train/ppo.py", COLLATED, COLLATED.replace(".to(device)", ".to(device)\n            batch.input_ids.cuda()")),
-        ("train/sft.py", "shares = micro_batches(", "roles.cuda()\n            shares = micro_batches("),
+        ("train/sft.py", "shares = micro_batches(", "shares = roles.cuda() or micro_batches("),
     ],
     "deepspeed_chat_loses_lora_and_tied_weights_in_its_save": [
         ("models/save.py", "state = adapters.adapter_state(roles.adapted(spec.backbone), spec.adapter)",
@@ -215,14 +214,14 @@ BUGS = {
     "a_killed_job_starts_again_from_nothing": [
         ("train/optimizer.py", 'copy_into(moments[key], tensors[f"{name}/{key}"])', "pass"),
         ("train/sft.py", "            optimizer.load_state(state.tensors)\n", ""),
-        ("train/grpo.py", "            learner.numbers = dict(state.numbers)\n", ""),
+        ("train/grpo.py", "        self.numbers = dict(numbers)\n", ""),
         ("train/stage.py", "self._journals[name].truncate(sizes[name])", "pass"),
     ],
     "only_one_checkpoint_is_kept": [
         ("config/common.py", "keep: int = Field(default=2, ge=2)", "keep: int = Field(default=2, ge=1)"),
     ],
     "a_result_is_never_evaluated": [
-        ("train/dpo.py", "evaluation=Evaluation(summary, preferences=measured)", "evaluation=Evaluation(summary)"),
+        ("train/dpo.py", "preferences=measure_preferences(", "notes=() and measure_preferences("),
         ("train/sft.py", 'parent_likelihoods=tuple(Likelihood(**measured) for measured in numbers["parent"])',
          "parent_likelihoods=()"),
     ],
