@@ -19,8 +19,9 @@ OPTIONS = {
     "dpo": ("num_epochs=3", "model.lora.dropout=0.2"),
     "kto": ("num_epochs=2", "model.lora.dropout=0.2", "eval_every_steps=2"),
     "ppo": ("num_iterations=7", "kl.controller=adaptive", "kl.horizon=20", "kl.target=0.001", "ptx_coef=0.5",
-            "ptx_rows=2", "prompts_per_iteration=3"),
-    "grpo": ("num_iterations=7", "num_epochs=2"),
+            "ptx_rows=2", "prompts_per_iteration=3", "reference=refreshed", "reference_every=2", "policy_ema=0.5"),
+    "grpo": ("num_iterations=7", "num_epochs=2", "reference=ema", "reference_decay=0.5", "policy_ema=0.9",
+             "dynamic_sampling_rounds=1", "length_sampler_min_tokens=3"),
 }  # fmt: skip
 KEPT = ("checkpoint.every_steps=3",)
 

@@ -65,10 +65,8 @@ def drop_old_checkpoints(folder: Path, *, keep: int) -> None:
 
 
 def drop_checkpoints_since(folder: Path, step: int) -> None:
-    """Delete the checkpoints of `step` and later; when there is none before them, the oldest stays."""
-    steps = _steps(folder)
-    bad = [path for at, path in steps if at >= step]
-    for path in bad[1:] if len(bad) == len(steps) else bad:
+    """Delete the checkpoints of `step` and later."""
+    for path in [path for at, path in _steps(folder) if at >= step]:
         remove(path)
 
 

@@ -38,14 +38,19 @@ class RowsConfig(Section):
 
     train: tuple[str, ...] = ()
     """Files or folders of training rows: json, jsonl, csv or parquet, also .gz; or a starter dataset's name."""
-    weights: tuple[PositiveFloat, ...] = ()
-    """How much of every epoch each entry of `train` gives, relative to the others; none: every row once."""
     max_rows: int = Field(default=0, ge=0)
     """Use only the first rows of the training files; 0 uses all."""
     max_length: PositiveInt = 512
     """Longest sequence, in tokens; longer ones are cut at the end."""
     max_reject_rate: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of unusable rows above which the run stops."""
+
+
+class MixedRowsConfig(RowsConfig):
+    """Which rows a stage trains on, and how much of each file."""
+
+    weights: tuple[PositiveFloat, ...] = ()
+    """How much of every epoch each entry of `train` gives, relative to the others; none: every row once."""
 
     @model_validator(mode="after")
     def _one_weight_each(self) -> Self:
@@ -57,7 +62,7 @@ class RowsConfig(Section):
         return self
 
 
-class DataConfig(RowsConfig):
+class DataConfig(MixedRowsConfig):
     """Which rows a stage trains on and holds out."""
 
     held_out: tuple[str, ...] = ()

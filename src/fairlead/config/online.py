@@ -4,14 +4,14 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from fairlead.config.common import CheckpointConfig, RowsConfig, SamplingConfig
+from fairlead.config.common import CheckpointConfig, MixedRowsConfig, SamplingConfig
 from fairlead.config.health import GrpoHealthConfig, OnlineHealthConfig, PpoHealthConfig
 from fairlead.config.section import Section
 from fairlead.config.stages import StageConfig
-from fairlead.config.terms import REWARD_MODEL, check_pattern, parse_term
+from fairlead.config.terms import PATTERNED, REWARD_MODEL, check_pattern, parse_term, short_name
 
 
-class PromptsConfig(RowsConfig):
+class PromptsConfig(MixedRowsConfig):
     """Which prompts are answered."""
 
     long_prompts: Literal["reject", "cut"] = "reject"
@@ -27,6 +27,17 @@ class KlConfig(Section):
     """Take it off the reward of each token, whose optimum is known with k1, or add it to the loss, as GRPO's paper."""
     estimator: Literal["k1", "k2", "k3"] = "k1"
     """k1 belongs in the reward (in the loss its mean gradient is 0), k2 or k3 in the loss; docs/algorithms/ppo.md."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of a penalty whose optimum is not the known one."""
+        if not self.coef or (self.estimator == "k1") == (self.where == "reward"):
+            return []
+        if self.where == "loss":
+            what = "in the loss holds nothing, for its mean gradient is 0; k2 holds"
+        else:
+            what = "in the reward punishes what becomes rarer until it is gone; k1 holds"
+        return [f"warning: kl.estimator={self.estimator} {what}"]
 
 
 class PpoKlConfig(KlConfig):
@@ -71,7 +82,7 @@ class OnlineConfig(StageConfig):
     """KL penalty."""
     reference: Literal["frozen", "refreshed", "ema"] = "frozen"
     """What the KL is measured to: the model this stage began with, the policy of some rounds ago, or its average."""
-    reference_every: PositiveInt = 1
+    reference_every: PositiveInt = 4
     """Rounds between two copies of the policy into a refreshed reference."""
     reference_decay: float = Field(default=0.95, gt=0.0, lt=1.0)
     """Share that a reference of kind ema keeps in every round (Xu et al. 2024)."""
@@ -102,6 +113,11 @@ class OnlineConfig(StageConfig):
         fields = type(self).model_fields
         if self.reference != "refreshed" and self.reference_every != fields["reference_every"].default:
             raise ValueError(f"reference_every has no meaning for reference={self.reference}; leave it out")
+        if self.reference == "refreshed" and self.reference_every == 1 and self.kl.where == "reward":
+            raise ValueError(
+                "reference_every=1 makes the reference the policy that samples, so the KL in the reward is always 0; set "
+                "2 or more, or kl.where=loss"
+            )
         if self.reference != "ema" and self.reference_decay != fields["reference_decay"].default:
             raise ValueError(f"reference_decay has no meaning for reference={self.reference}; leave it out")
         self._terms_are_sound()
@@ -111,8 +127,12 @@ class OnlineConfig(StageConfig):
         watched = [parse_term(text) for text in self.probes]
         if any(term.name == REWARD_MODEL or term.weight != 1.0 for term in watched):
             raise ValueError("probes are watched, not summed: name verifiers or FILE.py:FUNCTION, without a weight")
-        if len(set(self.term_names)) < len(self.term_names):
-            raise ValueError("a reward or probe is named twice; write it once, with a weight")
+        if len({short_name(name) for name in self.term_names}) < len(self.term_names):
+            raise ValueError("a reward or probe is named twice; write it once, with a weight, or rename the function")
+        if self.answer_pattern and not set(self.term_names).intersection(PATTERNED):
+            raise ValueError(
+                "answer_pattern is for exact_match, maths_answer and format; name one of them or leave it out"
+            )
         check_pattern(self.answer_pattern, self.term_names, "grpo" if isinstance(self, GrpoConfig) else "ppo")
 
     @property
@@ -229,6 +249,8 @@ class GrpoConfig(OnlineConfig):
     def _consistent(self) -> "GrpoConfig":
         if not self.rewards:
             raise ValueError("grpo.rewards is empty; name at least one")
+        if self.reward_model and not self.scored_by_model:
+            raise ValueError("grpo.reward_model is not one of grpo.rewards; add reward_model there, or leave it out")
         responses = self.prompts_per_iteration * self.num_responses_per_prompt
         if responses % self.mini_batch_size:
             raise ValueError(

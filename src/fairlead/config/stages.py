@@ -10,9 +10,9 @@ from fairlead.config.common import (
     DataConfig,
     ForwardConfig,
     MicroBatchConfig,
+    MixedRowsConfig,
     ModelConfig,
     OptimConfig,
-    RowsConfig,
     RuntimeConfig,
     SamplingConfig,
     SinkConfig,
@@ -29,7 +29,7 @@ class StageConfig(Section):
     """Folder of the run; the stage writes into a folder of its own inside."""
     model: ModelConfig = ModelConfig()
     """Weights to start from."""
-    data: RowsConfig = RowsConfig()
+    data: MixedRowsConfig = MixedRowsConfig()
     """Rows to train on."""
     batch: MicroBatchConfig = MicroBatchConfig()
     """How a step is cut."""

@@ -43,6 +43,11 @@ def parse_term(text: str, *, more: Sequence[str] = ()) -> Term:
     return term
 
 
+def short_name(term: str) -> str:
+    """A term's name as a metric: of a user's function the name alone."""
+    return term.rpartition(":")[2]
+
+
 def check_pattern(pattern: str, names: Sequence[str], section: str) -> None:
     """ValueError for an answer pattern that cannot be read, or is missing where one of the terms needs it."""
     try:

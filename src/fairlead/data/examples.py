@@ -198,19 +198,21 @@ def mismatched_examples(examples: Sequence[Example], max_length: int) -> list[Ex
     The next one of the last is the first. Raises UserError when all have the same prompt.
     """
     parts = [_parts(example) for example in examples]
+    if len({prompt for prompt, _ in parts}) < 2:
+        raise UserError(
+            "every row has the same prompt, so none can be read with the response to another one",
+            got=examples[0].source if examples else "0 rows", want="rows of two prompts or more", fix="give more rows",
+            exit_code=ExitCode.BAD_DATA,
+        )  # fmt: skip
     found: list[Example] = []
-    for i, (prompt, _) in enumerate(parts):
-        others = (parts[(i + k) % len(parts)] for k in range(1, len(parts)))
-        response = next((response for other, response in others if other != prompt), None)
-        if response is None:
-            raise UserError(
-                "every row has the same prompt, so none can be read with the response to another one",
-                got=examples[i].source, want="rows of two prompts or more", fix="give more rows",
-                exit_code=ExitCode.BAD_DATA,
-            )  # fmt: skip
+    new_at = next(i for i in range(len(parts)) if parts[i][0] != parts[-1][0])  # where another prompt begins
+    for i in reversed(range(len(parts))):
+        prompt, following = parts[i][0], (i + 1) % len(parts)
+        new_at = following if parts[following][0] != prompt else new_at
+        response = parts[new_at][1]
         trained = (False,) * len(prompt) + (True,) * len(response)
         found.append(Example((*prompt, *response)[:max_length], trained[:max_length], examples[i].source))
-    return found
+    return found[::-1]
 
 
 def _parts(example: Example) -> tuple[tuple[int, ...], tuple[int, ...]]:

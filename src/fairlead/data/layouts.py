@@ -88,6 +88,8 @@ def to_judgement(draft: Draft, source: str) -> Judgement:
     """An answer with its label; of ranked responses the best is desirable, the worst is not."""
     if draft.responses:
         pair = to_preference(draft, source)
+        if pair.grades and pair.grades[0] == pair.grades[-1]:
+            raise BadRowError("no response is scored above another")
         return Judgement(pair.prompt, (pair.chosen, pair.rejected), (True, False), source)
     if draft.desirable is None:
         raise BadRowError("the label is missing: true for a desirable answer, false for an undesirable one")

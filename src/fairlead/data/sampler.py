@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -42,18 +43,27 @@ class Mixture:
 
     def epoch(self, *, seed: int, epoch: int) -> list[int]:
         """The rows of one epoch in random order."""
-        order = epoch_order(self.num_rows, seed=seed, epoch=epoch)
-        if not self.weights:
-            return order
-        drawn: list[int] = []
-        offset = 0
-        for file, (size, share) in enumerate(zip(self.sizes, self.shares, strict=True)):
-            passes = _stream(
-                lambda n, size=size, file=file: _permutation(size, (seed, file, n)), size, epoch * share, share
-            )
-            drawn += [offset + row for row in passes]
-            offset += size
-        return [drawn[i] for i in order]
+        return _epoch_of(self, seed, epoch)
+
+
+@lru_cache(maxsize=4)  # every step asks for its epoch
+def _epoch_of(mixture: Mixture, seed: int, epoch: int) -> list[int]:
+    order = epoch_order(mixture.num_rows, seed=seed, epoch=epoch)
+    if not mixture.weights:
+        return order
+    drawn: list[int] = []
+    offset = 0
+    for file, (size, share) in enumerate(zip(mixture.sizes, mixture.shares, strict=True)):
+        passes = _stream(
+            # 1 + n: a seed sequence takes no notice of zeros at its end, and (seed, file) is another epoch's key
+            lambda n, size=size, file=file: _permutation(size, (seed, file, 1 + n)),
+            size,
+            epoch * share,
+            share,
+        )
+        drawn += [offset + row for row in passes]
+        offset += size
+    return [drawn[i] for i in order]
 
 
 def steps_per_epoch(num_rows: int, rows_per_step: int) -> int:

@@ -12,6 +12,7 @@ from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Task
 from fairlead.generate.engine import Response
 from fairlead.rewards.terms import Function, Sample, load_functions, rule_scores
+from fairlead.runtime.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,19 @@ class Rules:
     max_response_tokens: int
 
     def judge(
+        self, tasks: Sequence[Task], responses: Sequence[Response], template: ChatTemplate, ranks: Ranks
+    ) -> dict[str, Float[Tensor, "B"]]:
+        """What each term gives each response, before its weight.
+
+        The first rank judges for all: a function of the user's may draw numbers, and ranks must not disagree.
+        """
+        found = self._judge(tasks, responses, template) if ranks.rank == 0 else {}
+        gathered = ranks.gather_rows([found[term.name].to(ranks.device) for term in self.terms if found])[0]
+        return {term.name: values.cpu() for term, values in zip(self.terms, gathered, strict=True)}
+
+    def _judge(
         self, tasks: Sequence[Task], responses: Sequence[Response], template: ChatTemplate
     ) -> dict[str, Float[Tensor, "B"]]:
-        """What each term gives each response, before its weight."""
         samples = [
             Sample(task.prompt, template.decode(response.tokens), task.answer, len(response.tokens))
             for task, response in zip(tasks, responses, strict=True)
@@ -37,7 +48,8 @@ class Rules:
                 rule_scores(
                     term, samples, pattern=self.answer_pattern, max_tokens=self.max_response_tokens,
                     function=self.functions.get(term.name),
-                )
+                ),
+                dtype=torch.float32,
             )
             for term in self.terms
         }  # fmt: skip
@@ -48,8 +60,3 @@ def load_rules(texts: Sequence[str], *, answer_pattern: str, max_response_tokens
     terms = tuple(term for term in map(parse_term, texts) if term.name != REWARD_MODEL)
     functions, digests = load_functions(terms)
     return Rules(terms, functions, digests, answer_pattern, max_response_tokens)
-
-
-def short_name(term: str) -> str:
-    """A term's name as a metric: of a user's function the name alone."""
-    return term.rpartition(":")[2]

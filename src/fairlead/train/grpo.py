@@ -29,7 +29,7 @@ from fairlead.algos.policy_loss import clipped_policy_loss, importance_weights, 
 from fairlead.artifacts.manifest import require_kind
 from fairlead.batches import Rollout
 from fairlead.config.online import GrpoConfig
-from fairlead.config.terms import REWARD_MODEL, parse_term
+from fairlead.config.terms import REWARD_MODEL, parse_term, short_name
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.collate import collate
 from fairlead.data.examples import Task
@@ -42,7 +42,7 @@ from fairlead.models.loading import require_context
 from fairlead.models.roles import Roles
 from fairlead.models.save import rehearse_save, role_tensors, write_role
 from fairlead.models.sources import Source, resolve
-from fairlead.rollout.rules import Rules, load_rules, short_name
+from fairlead.rollout.rules import Rules, load_rules
 from fairlead.rollout.sample import measure_rollout, sample_responses, score_responses, scored_texts
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import Runtime, start
@@ -83,7 +83,7 @@ def train_grpo(config: GrpoConfig) -> Path:
         scaled = config.model_copy(update={"optim": stage.optim})
         learner = _Learner(scaled, runtime, source, reward_source, template, rules, probes)
         rehearse_save(stage.folder, learner.roles, "policy", source.base, runtime)
-        stage.introduce([*rows.notes, *learner.roles.notes])
+        stage.introduce([*rows.notes, *config.kl.notes, *learner.roles.notes])
         state = stage.resume()
         if state:
             learner.load_state(state.tensors, state.numbers)
@@ -91,12 +91,12 @@ def train_grpo(config: GrpoConfig) -> Path:
         stage.begin(first_step=first, num_steps=config.num_iterations, flops_per_token=learner.flops_per_token())
         for iteration in range(first, config.num_iterations):
             runtime.seed_step(iteration)
-            rollout, metrics = learner.sample(rows, iteration)
-            metrics |= learner.learn(rollout, iteration)
+            rollout, drawn = learner.sample(rows, iteration)
+            metrics = learner.learn(rollout, iteration) | drawn
             tokens = int(rollout.response_mask.sum()) + sum(map(len, rollout.prompts))
             learner.numbers["tokens"] += tokens
-            stage.record(iteration + 1, metrics, tokens=tokens, rows=len(rollout.prompts))
             show_episodes(stage, rollout, template, iteration + 1, range(min(2, len(rollout.prompts))))
+            stage.record(iteration + 1, metrics, tokens=tokens, rows=len(rollout.prompts))
             stage.maybe_save(iteration + 1, config.num_iterations, learner.state)
         num_episodes = config.num_iterations * config.prompts_per_iteration * config.num_responses_per_prompt
         sizes = {"episodes": num_episodes, "tokens": learner.numbers["tokens"], "iterations": config.num_iterations}
@@ -202,6 +202,8 @@ class _Learner:
         means = {
             f"{kind}/{short_name(name)}": float(everything.judged[name].mean()) for name, kind in kinds.items()
         }  # fmt: skip
+        of_all = {"score_mean": everything.scores.mean(), "score_std": everything.scores.std(correction=0)}
+        means |= {name: float(value) for name, value in of_all.items()}
         return rollout, means | {"prompts_drawn": float(len(silent))}
 
     def _silent(self, scores: Float[Tensor, "B"]) -> Bool[Tensor, "G"]:
@@ -220,7 +222,7 @@ class _Learner:
         responses = sample_responses(
             self.engine, prompts, config.sampling, seeds=seeds, limits=response_limits(config, seeds), runtime=runtime
         )
-        judged = self.rules.judge(repeated, responses, self.template)
+        judged = self.rules.judge(repeated, responses, self.template, self.runtime.ranks)
         if config.scored_by_model:
             ends = self.template.end_token_ids
             texts = scored_texts(prompts, responses, score_at=self.score_at, end_token_ids=ends)
@@ -231,7 +233,7 @@ class _Learner:
                 torch.tensor([len(response.tokens) for response in responses]),
                 max_response_tokens=config.sampling.max_new_tokens, soft_tokens=config.overlong_soft_tokens,
             )  # fmt: skip
-        judged |= self.probes.judge(repeated, responses, self.template)
+        judged |= self.probes.judge(repeated, responses, self.template, self.runtime.ranks)
         return _Groups(repeated, responses, judged, scores)
 
     def learn(self, rollout: Rollout, iteration: int) -> dict[str, float]:

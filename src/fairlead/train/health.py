@@ -85,6 +85,11 @@ def verdicts(rows: Rows) -> Iterator[Verdict]:
             yield Verdict(name, int(rows[-1]["step"]), since, what, fault.cause, fault.fix)
 
 
+def symptoms(rows: Rows) -> list[str]:
+    """The faults whose rule holds for the newest row, whether it has lasted or not."""
+    return [name for name, fault in FAULTS.items() if rows and fault.rule(rows)]
+
+
 def _negative_kl(rows: Rows) -> str | None:
     kl = rows[-1].get("kl_mean", 0.0)
     return f"the KL is {kl:.2f} nats per response, and no KL is negative" if kl < NEGATIVE_KL else None
@@ -148,11 +153,12 @@ def _probe_divergence(rows: Rows) -> str | None:
 
 def _value_blow_up(rows: Rows) -> str | None:
     losses = [row["value_loss"] for row in rows if "value_loss" in row]
-    if len(losses) < 2 or losses[-1] <= VALUE_LOSS_JUMP * median(losses[:-1]):
+    usual = median(losses[:-1]) if len(losses) > 1 else 0.0
+    if usual <= 0 or losses[-1] <= VALUE_LOSS_JUMP * usual:
         return None
     if rows[-1].get("explained_variance", 0.0) >= 0:
         return None
-    return f"the critic's loss is {losses[-1]:.3g}, {losses[-1] / median(losses[:-1]):.0f} times its median so far"
+    return f"the critic's loss is {losses[-1]:.3g}, {losses[-1] / usual:.0f} times its median so far"
 
 
 def _at_start(rows: Rows, name: str) -> float | None:

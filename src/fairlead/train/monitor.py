@@ -3,6 +3,7 @@
 What was told stands in health.jsonl, which no resume cuts back: it is the history of the stage, not of its weights.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from fairlead.artifacts.journal import Journal, read
 from fairlead.config.health import HealthConfig
 from fairlead.errors import ExitCode, UserError
 from fairlead.runtime.start import Runtime
-from fairlead.train.health import RollBack, Verdict, verdicts
+from fairlead.train.health import RollBack, Verdict, symptoms, verdicts
 
 HEALTH_NAME = "health.jsonl"
 NON_FINITE = ("a step too large, a broken row, or a reward that is no number", "lower optim.lr, or look at the rows")
@@ -30,11 +31,16 @@ class Monitor:
     @property
     def step_scale(self) -> float:
         """What every learning rate is multiplied by after the roll-backs so far."""
-        return self._config.step_factor**self._num_roll_backs
+        return math.prod(row["scale"] for row in self._told if row["action"] == "roll_back")
 
     @property
     def _num_roll_backs(self) -> int:
         return sum(row["action"] == "roll_back" for row in self._told)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the newest step shows a fault, or the beginning of one, that would roll back."""
+        return any(getattr(self._config, name, "off") == "roll_back" for name in symptoms(self._rows))
 
     def recall(self, step: int) -> None:
         """Take up the metrics of the steps up to this one."""
@@ -67,28 +73,32 @@ class Monitor:
                     self._say(f"warning: step {verdict.step}: {verdict}")
             case "stop":
                 self._note(verdict, action)
+                go_on = f"; or go on with --health.{verdict.fault.replace('_', '-')} warn"
                 raise UserError(
                     f"{verdict.what}; likely cause: {verdict.cause}", where=f"{self._folder}, step {verdict.step}",
-                    fix=f"{verdict.fix}; or go on with --health.{verdict.fault.replace('_', '-')} warn",
+                    fix=verdict.fix + (go_on if verdict.fault != "non_finite" else ""),
                     exit_code=ExitCode.BAD_DATA,
                 )  # fmt: skip
             case "roll_back":
                 self._roll_back(verdict)
 
     def _roll_back(self, verdict: Verdict) -> None:
-        """Forget the checkpoints that show the fault, but for the oldest; the stage resumes from what is left."""
-        self._note(verdict, "roll_back")
+        """Forget the checkpoints that show the fault; the stage resumes from what is left, or begins again.
+
+        Noted only then: a kill in between leaves the fault to be found once more.
+        """
         if self._runtime.is_main:
             drop_checkpoints_since(self._folder, verdict.since)
+        self._note(verdict, "roll_back", scale=self._config.step_factor)
         self._runtime.ranks.barrier()
         self._say(f"health: step {verdict.step}: {verdict}")
         self._say(f"health: rolling back; learning rates times {self.step_scale:g} from here")
         raise RollBack(verdict.fault)
 
-    def _note(self, verdict: Verdict, action: str) -> None:
+    def _note(self, verdict: Verdict, action: str, **more: float) -> None:
         row = {
             "step": verdict.step, "since": verdict.since, "fault": verdict.fault, "action": action,
-            "what": verdict.what, "cause": verdict.cause, "fix": verdict.fix,
+            "what": verdict.what, "cause": verdict.cause, "fix": verdict.fix, **more,
         }  # fmt: skip
         if action == "stop" and row in self._told:
             return

@@ -21,6 +21,7 @@ from fairlead.artifacts.manifest import require_kind
 from fairlead.batches import Rollout
 from fairlead.config.common import DataConfig
 from fairlead.config.online import PpoConfig
+from fairlead.config.terms import short_name
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.collate import collate
 from fairlead.data.examples import Example, Task
@@ -34,7 +35,7 @@ from fairlead.models.loading import require_context
 from fairlead.models.roles import Roles
 from fairlead.models.save import rehearse_save, role_tensors, write_role
 from fairlead.models.sources import Source, resolve
-from fairlead.rollout.rules import Rules, load_rules, short_name
+from fairlead.rollout.rules import Rules, load_rules
 from fairlead.rollout.sample import measure_rollout, sample_responses, score_responses, scored_texts
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import Runtime, start
@@ -94,7 +95,7 @@ def train_ppo(config: PpoConfig) -> Path:
         )  # fmt: skip
         for role, parent in (("policy", source), ("critic", reward_source)):
             rehearse_save(stage.folder, learner.roles, role, parent.base, runtime)
-        stage.introduce([*tasks.notes, *learner.roles.notes])
+        stage.introduce([*tasks.notes, *config.kl.notes, *learner.roles.notes])
         state = stage.resume()
         if state:
             learner.load_state(state.tensors, state.numbers)
@@ -109,8 +110,8 @@ def train_ppo(config: PpoConfig) -> Path:
             learner.adapt_kl(metrics["kl_mean"], len(picked))
             tokens = int(rollout.response_mask.sum()) + sum(map(len, rollout.prompts))
             learner.numbers["tokens"] += tokens
-            stage.record(iteration + 1, metrics, tokens=tokens, rows=len(picked))
             show_episodes(stage, rollout, template, iteration + 1, range(min(2, len(picked))))
+            stage.record(iteration + 1, metrics, tokens=tokens, rows=len(picked))
             stage.maybe_save(iteration + 1, config.num_iterations, learner.state)
         return _finish(stage, learner, padding_token(template))
 
@@ -174,7 +175,7 @@ class _Learner:
             self.roles, prompts, responses, scores, temperature=config.sampling.temperature, batch=config.batch,
             runtime=runtime,
         )  # fmt: skip
-        watched = self.probes.judge(tasks, responses, self.template)
+        watched = self.probes.judge(tasks, responses, self.template, self.runtime.ranks)
         return rollout, {f"probe/{short_name(name)}": float(values.mean()) for name, values in watched.items()}
 
     def learn(self, rollout: Rollout, iteration: int) -> dict[str, float]:

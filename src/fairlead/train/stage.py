@@ -32,6 +32,7 @@ from fairlead.runtime.machine import matrix_rate, peak_memory_bytes
 from fairlead.runtime.progress import Progress
 from fairlead.runtime.sinks import Sink, open_sink
 from fairlead.runtime.start import Runtime
+from fairlead.train.health import RollBack
 from fairlead.train.monitor import Monitor
 from fairlead.train.optimizer import NonFiniteError
 
@@ -189,9 +190,14 @@ class Stage:
     def maybe_save(
         self, step: int, num_steps: int, state_of: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]
     ) -> None:
-        """Save when a checkpoint is due, or a signal asked to stop; in the latter case leave with 130 or 143."""
+        """Save when a checkpoint is due, or a signal asked to stop; in the latter case leave with 130 or 143.
+
+        A step that shows the beginning of a fault that would roll back is no place to come back to, and not saved.
+        """
+        assert self._monitor is not None
         stop = self.runtime.ranks.any(self._interrupts.received is not None)
-        if not (stop or step % self.config.checkpoint.every_steps == 0) or (step >= num_steps and not stop):
+        due = step % self.config.checkpoint.every_steps == 0 and step < num_steps and not self._monitor.doubtful
+        if not (stop or due):
             return
         tensors, numbers = state_of()
         for journal in self._journals.values():
@@ -282,7 +288,14 @@ class Stage:
             try:
                 yield self
             except NonFiniteError as error:
-                self._monitor.not_finite(error)
+                try:
+                    self._monitor.not_finite(error)
+                except RollBack:
+                    self.leave_if_asked()
+                    raise
+                raise
+            except RollBack:
+                self.leave_if_asked()
                 raise
         if self.runtime.ranks.any(self._interrupts.received is not None):
             self.say(f"{self.name}: stopped as asked, after the stage was finished")
