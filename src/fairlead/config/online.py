@@ -115,8 +115,8 @@ class OnlineConfig(StageConfig):
             raise ValueError(f"reference_every has no meaning for reference={self.reference}; leave it out")
         if self.reference == "refreshed" and self.reference_every == 1 and self.kl.where == "reward":
             raise ValueError(
-                "reference_every=1 makes the reference the policy that samples, so the KL in the reward is always 0; set "
-                "2 or more, or kl.where=loss"
+                "reference_every=1 makes the reference the policy that samples: the KL in the reward is always 0; set 2 "
+                "or more, or kl.where=loss"
             )
         if self.reference != "ema" and self.reference_decay != fields["reference_decay"].default:
             raise ValueError(f"reference_decay has no meaning for reference={self.reference}; leave it out")
@@ -129,11 +129,11 @@ class OnlineConfig(StageConfig):
             raise ValueError("probes are watched, not summed: name verifiers or FILE.py:FUNCTION, without a weight")
         if len({short_name(name) for name in self.term_names}) < len(self.term_names):
             raise ValueError("a reward or probe is named twice; write it once, with a weight, or rename the function")
+        check_pattern(self.answer_pattern, self.term_names, "grpo" if isinstance(self, GrpoConfig) else "ppo")
         if self.answer_pattern and not set(self.term_names).intersection(PATTERNED):
             raise ValueError(
                 "answer_pattern is for exact_match, maths_answer and format; name one of them or leave it out"
             )
-        check_pattern(self.answer_pattern, self.term_names, "grpo" if isinstance(self, GrpoConfig) else "ppo")
 
     @property
     def term_names(self) -> list[str]:
