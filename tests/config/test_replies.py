@@ -2,9 +2,9 @@
 
 import pytest
 
+from fairlead.config.online import GrpoConfig
 from fairlead.config.parse import load
 from fairlead.config.replies import RepliesConfig
-from fairlead.config.stages import GrpoConfig
 from fairlead.errors import UserError
 
 BEST, REJECTION = "method=best_of_n", "method=rejection_sampling"

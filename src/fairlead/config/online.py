@@ -115,8 +115,8 @@ class OnlineConfig(StageConfig):
             raise ValueError(f"reference_every has no meaning for reference={self.reference}; leave it out")
         if self.reference == "refreshed" and self.reference_every == 1 and self.kl.where == "reward":
             raise ValueError(
-                "reference_every=1 makes the reference the policy that samples: the KL in the reward is always 0; set 2 "
-                "or more, or kl.where=loss"
+                "reference_every=1 makes the reference the policy that samples: the KL in the reward is always 0; set "
+                "2 or more, or kl.where=loss"
             )
         if self.reference != "ema" and self.reference_decay != fields["reference_decay"].default:
             raise ValueError(f"reference_decay has no meaning for reference={self.reference}; leave it out")
