@@ -41,7 +41,7 @@ JUDGED = (BEST, "rewards=judge", "judge.url=http://localhost:1/v1", "judge.model
         ((BEST, "judge.url=file:///etc/passwd"), "is no address of an endpoint"),
         ((REJECTION, *JUDGED[1:], "num_responses_per_prompt=1", "min_score=0"), "a judge compares replies"),
         ((BEST, "answer_pattern=(a)"), "goes with exact_match, maths_answer or format"),
-        ((BEST, "rewards=format"), "goes with exact_match, maths_answer or format"),
+        ((BEST, "rewards=format"), "no format is given"),
         ((BEST, "rewards=format", "answer_pattern=("), "no regular expression"),
         (("method=worst_of_n",), "method cannot be used; got worst_of_n; want 'own_rejected', 'best_of_n' or"),
     ],
