@@ -1,5 +1,6 @@
 import math
 import random
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -55,6 +56,12 @@ def test_what_is_constant_correlates_with_nothing():
     assert spearman([], []) is None
 
 
+def test_a_perfect_correlation_is_1_whatever_rounding_makes_of_it():
+    one, other = [0.0, 2.0, 3.0], [0.0, 10.0, 15.0]  # 1.0000000000000002 in float64
+    assert pearson(one, other) == 1.0
+    assert pearson(one, [-a for a in other]) == -1.0
+
+
 def test_fisher_interval():
     low, high = fisher_interval(0.5, 28)  # atanh(0.5) = 0.5493, half width 1.96 / 5
     assert (low, high) == (
@@ -62,7 +69,9 @@ def test_fisher_interval():
         pytest.approx(math.tanh(0.5493 + 0.391993), abs=1e-4),
     )
     assert fisher_interval(0.9, 3) == (-1.0, 1.0)
+    assert fisher_interval(0.0, 4) == (pytest.approx(-math.tanh(1.959964)), pytest.approx(math.tanh(1.959964)))
     assert fisher_interval(1.0, 9) == (1.0, 1.0)
+    assert fisher_interval(-1.0, 9) == (-1.0, -1.0)
     assert fisher_interval(-0.5, 28) == (pytest.approx(-high), pytest.approx(-low))
 
 
@@ -93,6 +102,11 @@ def test_reliability_equals_the_loop(differences):
     assert 0 <= error <= 1
     for one in reliability(differences):
         assert (one.low, one.high) == wilson(one.accuracy * one.num_pairs, one.num_pairs)
+
+
+def test_there_are_ten_bins_of_one_width():
+    sure = [0.5 + (i + 0.5) / 40 for i in range(20)]
+    assert [one.num_pairs for one in reliability([math.log(p / (1 - p)) for p in sure])] == [2] * 10
 
 
 def test_the_surest_and_the_least_sure_have_bins():
@@ -144,6 +158,17 @@ def test_a_scorer_that_only_likes_length_shows():
     chosen, rejected = zip(*lengths, strict=True)  # people prefer the shorter one
     found = length_bias(chosen, rejected, chosen, rejected)
     assert (found.by_score, found.by_label, found.correlation) == (1.0, 0.0, pytest.approx(1.0))
+
+
+def test_results_are_pythons_own_numbers_and_do_not_change():
+    """As JSON holds them and messages print them."""
+    (least,), (group,) = reliability([0.0]), by_margin([2.0])
+    bias = length_bias([1.0, 2.0], [0.0, 1.0], [3, 5], [2, 6])
+    assert type(bias.num_pairs) is int
+    assert {type(one) for one in (bias.by_score, bias.by_label, bias.correlation)} == {float}
+    for result, field in ((least, "accuracy"), (group, "accuracy"), (bias, "by_score")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(result, field, 1.0)
 
 
 # --- numpy's own, as a second opinion

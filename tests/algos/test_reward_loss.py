@@ -95,6 +95,12 @@ def test_regression_is_the_square_of_the_error(pairs):
     assert regression_loss(scores, grades).tolist() == pytest.approx([(s - g) ** 2 for s, g in pairs])
 
 
+def test_regression_of_16_bit_numbers_is_computed_in_float32():
+    score, grade = torch.tensor([1.0], dtype=torch.bfloat16), torch.tensor([-(2.0**-9)], dtype=torch.bfloat16)
+    loss = regression_loss(score, grade)
+    assert (loss.dtype, loss.item()) == (torch.float32, (1 + 2.0**-9) ** 2)
+
+
 @pytest.mark.parametrize("loss", [centring_loss, regression_loss, lambda c, r: pairwise_log_sig(c, r, 0.7)])
 def test_gradients_of_the_others(loss):
     generator = torch.Generator().manual_seed(0)
