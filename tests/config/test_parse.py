@@ -4,11 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options, show_value
 from fairlead.config.journey import JourneyConfig, SplitConfig
-from fairlead.config.online import PpoConfig
+from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.parse import did_you_mean, load, parse_mapping, read_recipe
-from fairlead.config.stages import DpoConfig, EvalConfig, RewardConfig, SftConfig
+from fairlead.config.replies import RepliesConfig
+from fairlead.config.section import Section
+from fairlead.config.stages import DpoConfig, EvalConfig, KtoConfig, RewardConfig, SftConfig
 from fairlead.errors import ExitCode, UserError
 
 
@@ -300,3 +303,24 @@ def test_one_wrong_letter_is_always_forgiven_with_the_right_hint(data, position,
 @given(value=st.recursive(st.none() | st.booleans() | st.integers() | st.text("abc"), st.lists, max_leaves=5))
 def test_show_value_never_fails(value):
     assert isinstance(show_value(value), str)
+
+
+SECTIONS_WITH_DEFAULTS = [
+    (model, name, key, value)
+    for model in (SftConfig, RewardConfig, DpoConfig, KtoConfig, PpoConfig, GrpoConfig, EvalConfig, ChatConfig,
+                  RepliesConfig)
+    for name, field in model.model_fields.items()
+    if isinstance(field.default, Section)
+    for key in field.default.model_fields_set
+    for value in [getattr(field.default, key)]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "section", "key", "value"), SECTIONS_WITH_DEFAULTS)
+def test_one_key_of_a_section_leaves_the_others_at_this_commands_defaults(model, section, key, value):
+    """`--kl.where loss` must not move `kl.coef` from grpo's 0.04 to the 0.05 that a bare section would have."""
+    fields = type(getattr(model(), section)).model_fields
+    other = next(name for name in fields if name != key and not isinstance(fields[name].default, Section))
+    given = fields[other].get_default(call_default_factory=True)
+    found = model.model_validate({section: {other: given}})
+    assert getattr(getattr(found, section), key) == value

@@ -439,3 +439,21 @@ def test_several_files_and_a_csv(tmp_path):
 def test_real_files(name, read, num_records, num_rejected):
     loaded = read([SHARED / name])
     assert (len(loaded.records), len(loaded.rejections)) == (num_records, num_rejected)
+
+
+@pytest.mark.parametrize(("good", "bad"), [(True, False), (1, 0), ("true", "False"), ("1", "0")])
+def test_a_label_may_be_a_number_or_a_word(tmp_path, good, bad):
+    """As CSV has it; and no other command takes the bad answer for a good one."""
+    rows = [{"prompt": f"q{i}", "completion": "a", "label": label} for i, label in enumerate((good, bad))]
+    path = write(tmp_path / "rows.jsonl", *rows)
+    assert [record.desirable for record in read_judgements([path]).records] == [(True,), (False,)]
+    with pytest.raises(UserError, match="labelled answers"):
+        read_conversations([path])
+
+
+def test_equal_scores_give_no_label(tmp_path):
+    row = {"prompt": "q", "responses": ["a", "b"], "scores": [3, 3]}
+    path = write(tmp_path / "rows.jsonl", row, row | {"scores": [1, 3]})
+    loaded = read_judgements([path], max_reject_rate=1.0)
+    assert [record.responses for record in loaded.records] == [("b", "a")]
+    assert "no response is scored above another" in loaded.rejections[0].reason

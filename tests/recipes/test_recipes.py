@@ -100,7 +100,9 @@ def test_a_dry_run_prints_the_recipe_and_what_it_will_take(tmp_path, capsys):
     said = capsys.readouterr()
     printed = YAML(typ="safe", pure=True).load(said.out)
     assert list(printed) == ["title", "output", "notes", "runtime", "rounds", "sft", "reward", "ppo", "eval"]
-    assert printed["ppo"]["kl"] == {"coef": 0.2, "controller": "adaptive", "target": 6.0, "horizon": 10_000.0}
+    assert printed["ppo"]["kl"] == {
+        "coef": 0.2, "where": "reward", "estimator": "k1", "controller": "adaptive", "target": 6.0, "horizon": 10_000.0,
+    }  # fmt: skip
     assert [line.split()[0] for line in said.err.splitlines() if line][:1] == ["stage"]
     assert not (tmp_path / "run").exists()
 

@@ -126,7 +126,7 @@ class OnlineConfig(StageConfig):
     def _terms_are_sound(self) -> None:
         watched = [parse_term(text) for text in self.probes]
         if any(term.name == REWARD_MODEL or term.weight != 1.0 for term in watched):
-            raise ValueError("probes are watched, not summed: name verifiers or FILE.py:FUNCTION, without a weight")
+            raise ValueError("probes are watched, not summed; name verifiers or FILE.py:FUNCTION, without a weight")
         if len({short_name(name) for name in self.term_names}) < len(self.term_names):
             raise ValueError("a reward or probe is named twice; write it once, with a weight, or rename the function")
         check_pattern(self.answer_pattern, self.term_names, "grpo" if isinstance(self, GrpoConfig) else "ppo")
@@ -272,5 +272,6 @@ def only_temperature(sampling: SamplingConfig) -> None:
     if s.temperature == 0 or s.top_k or s.top_p < 1 or s.min_p or s.repetition_penalty != 1 or s.stop:
         raise ValueError(
             "sampling may only set max_new_tokens and a temperature above 0: any other option samples from a "
-            "distribution whose KL is not the one measured; remove top_k, top_p, min_p, repetition_penalty, stop"
+            "distribution whose KL is not the one measured; set temperature above 0 and remove top_k, top_p, min_p, "
+            "repetition_penalty and stop"
         )

@@ -268,8 +268,13 @@ def _question_answer(row: dict[str, Any]) -> Draft:
 
 def _labelled(row: dict[str, Any]) -> Draft:
     draft = _prompt_completion(row) if row.get("completion") is not None else _conversation(row)
-    labels = [row[key] for key in ("label", "kto_tag") if isinstance(row.get(key), bool)]
+    labels = [label for key in ("label", "kto_tag") if (label := _truth(row.get(key))) is not None]
     return replace(draft, desirable=labels[0] if labels else None)
+
+
+def _truth(value: object) -> bool | None:
+    """True and false as JSON, as 1 and 0, or as words, which is how CSV has them; None for anything else."""
+    return {"true": True, "1": True, "false": False, "0": False}.get(str(value).strip().lower())
 
 
 def _answer(row: dict[str, Any], key: str) -> str:
@@ -382,7 +387,7 @@ def _is_dialogue_pair(row: dict[str, Any]) -> bool:
 def _is_labelled(row: dict[str, Any]) -> bool:
     """Rows for KTO: learning from them as if every answer were good would teach the bad ones."""
     dialogue = any(_has(*keys)(row) for keys in (("messages",), ("conversations",), _COMPLETION))
-    return dialogue and any(isinstance(row.get(key), bool) for key in ("label", "kto_tag"))
+    return dialogue and any(_truth(row.get(key)) is not None for key in ("label", "kto_tag"))
 
 
 def _is_graded_one(row: dict[str, Any]) -> bool:

@@ -88,7 +88,8 @@ def rule_scores(
 
 def _called(function: Function, term: Term, sample: Sample) -> float:
     try:
-        score = float(function(sample.prompt, sample.response, sample.answer))
+        found = function(sample.prompt, sample.response, sample.answer)
+        score = math.nan if isinstance(found, str) else float(found)
     except Exception as error:
         raise UserError(
             "your reward function failed", where=term.name, got=f"{type(error).__name__}: {error}",
@@ -96,7 +97,7 @@ def _called(function: Function, term: Term, sample: Sample) -> float:
         ) from error  # fmt: skip
     if not math.isfinite(score):
         raise UserError(
-            "your reward function gave no finite number", where=term.name, got=str(score),
+            "your reward function gave no finite number", where=term.name, got=repr(found),
             fix=f"mend it for the response {sample.response[:80]!r}", exit_code=ExitCode.BAD_DATA,
         )  # fmt: skip
     return score

@@ -76,7 +76,7 @@ class Monitor:
                 go_on = f"; or go on with --health.{verdict.fault.replace('_', '-')} warn"
                 raise UserError(
                     f"{verdict.what}; likely cause: {verdict.cause}", where=f"{self._folder}, step {verdict.step}",
-                    fix=verdict.fix + (go_on if verdict.fault != "non_finite" else ""),
+                    fix=f"{verdict.fix}, with another --output" + (go_on if verdict.fault != "non_finite" else ""),
                     exit_code=ExitCode.BAD_DATA,
                 )  # fmt: skip
             case "roll_back":

@@ -172,8 +172,8 @@ def _load(
     if not train:
         raise UserError(
             "no usable training row is left", where=", ".join(data.train),
-            got=unusable[0].reason if unusable else "0 rows", fix="raise data.max_length, or look at the rows",
-            exit_code=ExitCode.BAD_DATA,
+            got=unusable[0].reason if unusable else "0 rows",
+            fix="look at the rows; if they are too long, raise data.max_length", exit_code=ExitCode.BAD_DATA,
         )  # fmt: skip
     mixture = _mixture(data, [len(examples) for examples, _ in encoded], notes)
     check_rejections(unusable, len(records) + len(held_out), max_reject_rate=data.max_reject_rate, rejects=rejects)
