@@ -171,9 +171,10 @@ class _Author:
         if not records:
             raise UserError(
                 f"no row came of the replies to {len(prompts)} prompts", where=f"{self.name}, {part}",
-                got="replies that were cut off, say nothing or score the same, or pairs that are too short",
+                got="replies that were cut off (some inside a character), say nothing, or score the same or below "
+                "min_score, or pairs that are too short",
                 fix="raise sampling.max_new_tokens or num_responses_per_prompt, lower min_tokens or min_score, or see "
-                "ended_only", exit_code=ExitCode.BAD_DATA,
+                "ended_only, with another --output", exit_code=ExitCode.BAD_DATA,
             )  # fmt: skip
         self._say(f"{part}: {len(records)} rows of {len(prompts)} prompts")
         if self.runtime.is_main:
