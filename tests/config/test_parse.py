@@ -311,7 +311,7 @@ SECTIONS_WITH_DEFAULTS = [
                   RepliesConfig)
     for name, field in model.model_fields.items()
     if isinstance(field.default, Section)
-    for key in field.default.model_fields_set
+    for key in sorted(field.default.model_fields_set)
     for value in [getattr(field.default, key)]
 ]  # fmt: skip
 

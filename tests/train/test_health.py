@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from fairlead.artifacts.manifest import read_manifest
+from fairlead.artifacts.stages import list_runs
+from fairlead.cli.runs import next_command
 from fairlead.errors import ExitCode, UserError
 from fairlead.generate.engine import Engine
 from fairlead.models.sources import resolve
@@ -218,6 +220,8 @@ def test_a_stage_stops_when_it_is_asked_to_and_goes_on_when_allowed(world, tmp_p
             run(world, "ppo", tmp_path / "run", "health.identical_rewards=stop")
         assert stopped.value.exit_code == ExitCode.BAD_DATA
         assert "--health.identical-rewards warn" in stopped.value.fix
+        (made,) = list_runs(tmp_path / "run")
+        assert "was stopped: the scores of all responses are the same" in next_command(made)
         stage = run(world, "ppo", tmp_path / "run", "health.identical_rewards=off")
     assert [row["action"] for row in rows_of(stage / "health.jsonl")] == ["stop"]
 

@@ -37,9 +37,8 @@ def next_command(run: "RunInfo") -> str:
     from fairlead.artifacts.stages import preferred
     from fairlead.cli.words import command_line
 
-    damaged = [stage.path for stage in run.stages if stage.kind == "damaged"]
-    if damaged:
-        return f"delete {damaged[0]}, whose manifest is damaged, and repeat the command that made it"
+    if hindered := _hindered(run):
+        return hindered
     if _planned(run) - {stage.name.partition("-")[2] for stage in run.stages if stage.finished}:
         return command_line("run", run.path / "recipe.yaml")
     if not run.finished:
@@ -52,6 +51,19 @@ def next_command(run: "RunInfo") -> str:
         return command_line("eval", rewards[-1], "--preferences", "HELD_OUT_PAIRS.jsonl")
     reports = [path for stage in run.stages if (path := stage.path / "report.html").is_file()]
     return f"look at {reports[-1] if reports else run.path}"
+
+
+def _hindered(run: "RunInfo") -> str:
+    """What to do about a stage that is damaged, or that its own numbers stopped; empty where there is none."""
+    from fairlead.artifacts.journal import last_row
+
+    for stage in run.stages:
+        if stage.kind == "damaged":
+            return f"delete {stage.path}, whose manifest is damaged, and repeat the command that made it"
+        row = None if stage.finished else last_row(stage.path / "health.jsonl")
+        if row and row["action"] == "stop":
+            return f"{row['fix']}, with another --output; step {row['step']} was stopped: {row['what']}"
+    return ""
 
 
 def _planned(run: "RunInfo") -> set[str]:
