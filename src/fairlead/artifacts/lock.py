@@ -86,9 +86,17 @@ def _open_locked(path: Path) -> int:
             raise _in_use(path.parent, _read(path)) from None
         except OSError:  # a file system without locks: the record alone decides
             return descriptor
-        if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
+        if _is_open_file(path, descriptor):
             return descriptor
         os.close(descriptor)  # the holder left between open and flock, and its file with it
+
+
+def _is_open_file(path: Path, descriptor: int) -> bool:
+    """Whether what lies there is what was opened. One look: between two the file may go."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _in_use(folder: Path, by: Holder | None) -> UserError:
