@@ -33,7 +33,7 @@ SHORT = {
 ALIKE = ("negative_kl", "ratio_explosion", "identical_rewards", "entropy_collapse", "length_hack", "repetition_hack",
          "probe_divergence", "non_finite")  # fmt: skip
 ONLINE = dict.fromkeys(ALIKE, ("ppo", "grpo")) | {"value_blow_up": ("ppo",), "zero_variance_groups": ("grpo",)}
-_CURE = SimpleNamespace(undo=None)  # takes the fault of the day out again
+_FAULT = SimpleNamespace(undo=None, sharper=20)  # how to take the fault of the day out again; how sure it makes
 QUICK = [("ppo", "ratio_explosion"), ("ppo", "non_finite"), ("grpo", "identical_rewards")]
 CASES = [(trainer, fault) for fault, trainers in ONLINE.items() for trainer in trainers]
 
@@ -43,7 +43,7 @@ def injected(fault, trainer, tmp_path):
     """The fault from its mechanism where that is quick, else in what the loop measures; yields options for the run."""
     module = {"ppo": ppo, "grpo": grpo}[trainer]
     with pytest.MonkeyPatch.context() as patch:
-        _CURE.undo = patch.undo
+        _FAULT.undo = patch.undo
         yield {
             "negative_kl": _stale_sampler,
             "ratio_explosion": lambda *_: ("optim.lr=0.3", "optim.max_grad_norm=0", "num_epochs=2"),
@@ -84,7 +84,7 @@ def _scores(of):
 
 
 def _collapsed(patch, module, _):
-    """From the third iteration on the policy's logits are twenty times as large."""
+    """From the third iteration on the policy is surer of every token."""
     real, steps = Optimizer.step, []
 
     def step(self, number):
@@ -102,7 +102,7 @@ def _sharpened():
     from fairlead.models import roles
 
     real = roles.linear_logprobs
-    return lambda *args, temperature, **more: real(*args, temperature=temperature / 20, **more)
+    return lambda *args, temperature, **more: real(*args, temperature=temperature / _FAULT.sharper, **more)
 
 
 def _responses(change):
@@ -131,7 +131,7 @@ def _against_probe(patch, module, tmp_path):
 
 
 class StarterWorld(TinyWorld):
-    """The same rows, with real weights."""
+    """The same rows, with real weights. A trained policy is surer to begin with: less sharpening collapses it."""
 
     def __init__(self, root):
         super().__init__(root)
@@ -179,7 +179,7 @@ def test_a_healthy_run_hears_nothing(world, tmp_path, trainer):
 def _rolled_back(world, monkeypatch, tmp_path, trainer, fault):
     """A run whose first attempt has the fault; from the roll-back on it has it no more. Returns the stage's folder."""
     with injected(fault, trainer, tmp_path) as options:
-        monkeypatch.setattr(health.gc, "collect", _CURE.undo)
+        monkeypatch.setattr(health.gc, "collect", _FAULT.undo)
         more = (f"health.{fault}=roll_back", "health.step_factor=1e-4")
         return run(world, trainer, tmp_path / "run", *options, *more)
 
@@ -210,6 +210,7 @@ def test_rolling_back_leaves_a_model_that_loads(world, tmp_path, monkeypatch, tr
 @pytest.mark.real
 @pytest.mark.parametrize(("trainer", "fault"), CASES)
 def test_each_fault_on_the_starter_model(starter_world, tmp_path, monkeypatch, trainer, fault):
+    monkeypatch.setattr(_FAULT, "sharper", 8)
     stage = _rolled_back(starter_world, monkeypatch, tmp_path, trainer, fault)
     _assert_rolled_back_once(stage, fault, resolve(starter_world.model).base.folder)
 
@@ -306,7 +307,7 @@ def test_a_fault_counts_when_it_has_lasted(generator, fault, at):
         assert fault not in {verdict.fault for verdict in verdicts(rows)}
         rows.append(healthy(at + more, generator) | SICK[fault])
     (found,) = [verdict for verdict in verdicts(rows) if verdict.fault == fault]
-    assert (found.step, found.since) == (at + FAULTS[fault].patience - 1, at)
+    assert (found.step, found.since) == (at + FAULTS[fault].patience - 1, at - FAULTS[fault].earlier)
     rows.append(healthy(at + 20, generator))
     assert fault not in {verdict.fault for verdict in verdicts(rows)}
 

@@ -30,17 +30,22 @@ OPPOSITE = -0.7  # correlation of score and probe
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A way for a run to go wrong. `rule` must hold for `patience` rows in a row before it counts."""
+    """A way for a run to go wrong. `rule` must hold for `patience` rows in a row before it counts.
+
+    `earlier` is how many steps before the first such row the harm may have been done: a rollout shows what the step
+    before it made of the model.
+    """
 
     rule: Callable[[Rows], str | None]
     patience: int
+    earlier: int
     cause: str
     fix: str
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One fault found at a step. `since` is the first step that shows it."""
+    """One fault found at a step. `since` is the first step that may have done the harm."""
 
     fault: str
     step: int
@@ -79,7 +84,7 @@ def verdicts(rows: Rows) -> Iterator[Verdict]:
             continue
         ends = range(len(rows) - fault.patience + 1, len(rows) + 1)
         if all(fault.rule(rows[:end]) for end in ends):
-            since = int(rows[-fault.patience]["step"])
+            since = max(1, int(rows[-fault.patience]["step"]) - fault.earlier)
             what = fault.rule(rows)
             assert what is not None
             yield Verdict(name, int(rows[-1]["step"]), since, what, fault.cause, fault.fix)
@@ -180,39 +185,39 @@ def _correlation(a: Sequence[float], b: Sequence[float]) -> float:
 
 FAULTS: Mapping[str, Fault] = {
     "negative_kl": Fault(
-        _negative_kl, 1, "the responses do not come from the policy that is measured",
+        _negative_kl, 1, 1, "the responses do not come from the policy that is measured",
         "sample at temperature alone, from the newest weights, with the reference this stage began with",
     ),
     "ratio_explosion": Fault(
-        _ratio_explosion, 1, "the step is too large, or too many epochs reuse one rollout",
+        _ratio_explosion, 1, 0, "the step is too large, or too many epochs reuse one rollout",
         "lower optim.lr or num_epochs",
     ),
     "identical_rewards": Fault(
-        _identical_rewards, 2, "the reward model has collapsed, or no response passes the verifier",
+        _identical_rewards, 2, 1, "the reward model has collapsed, or no response passes the verifier",
         "look at samples.jsonl and at the reward model's accuracy; train it again with a lower rate, or ease the task",
     ),
     "zero_variance_groups": Fault(
-        _zero_variance_groups, 3, "the prompts are all too easy or all too hard for this policy",
+        _zero_variance_groups, 3, 1, "the prompts are all too easy or all too hard for this policy",
         "take other prompts, raise num_responses_per_prompt, or set dynamic_sampling_rounds",
     ),
     "entropy_collapse": Fault(
-        _entropy_collapse, 2, "the penalty does not hold the policy near the reference",
+        _entropy_collapse, 2, 1, "the penalty does not hold the policy near the reference",
         "raise kl.coef, lower optim.lr, or raise clip_eps_high",
     ),
     "length_hack": Fault(
-        _length_hack, 2, "the reward pays for length",
+        _length_hack, 2, 1, "the reward pays for length",
         "look at samples.jsonl; raise kl.coef, set missing_end_token_penalty (ppo) or the length reward (grpo)",
     ),
     "repetition_hack": Fault(
-        _repetition_hack, 2, "the policy loops, and the reward does not mind",
+        _repetition_hack, 2, 1, "the policy loops, and the reward does not mind",
         "look at samples.jsonl; raise kl.coef or lower optim.lr",
     ),
     "probe_divergence": Fault(
-        _probe_divergence, 1, "the policy learns what the reward pays for and people do not want",
+        _probe_divergence, 1, TREND_ROWS - 1, "the policy learns what the reward pays for and people do not want",
         "stop earlier, raise kl.coef, or mend the reward",
     ),
     "value_blow_up": Fault(
-        _value_blow_up, 1, "the critic's step is too large for the scale of its returns",
+        _value_blow_up, 1, 1, "the critic's step is too large for the scale of its returns",
         "lower critic_lr, set normalise_scores or score_clip, or lower value_clip",
     ),
 }  # fmt: skip
