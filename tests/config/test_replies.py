@@ -61,7 +61,10 @@ def test_options_that_contradict_each_other(words, says):
     ],
 )  # fmt: skip
 def test_options_that_agree(words):
-    load(RepliesConfig, None, words)
+    config = load(RepliesConfig, None, words)
+    given = dict(word.split("=", 1) for word in words)
+    assert config.method == given.get("method", "own_rejected")
+    assert config.rewards == tuple(given.get("rewards", "reward_model").split(","))
 
 
 def test_only_replies_may_be_judged_by_a_judge():

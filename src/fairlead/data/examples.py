@@ -1,13 +1,16 @@
 """Records become token sequences ready to train on; what cannot be used is returned with a reason. No torch here."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
+from typing import TypeVar
 
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.errors import ExitCode, UserError
 from fairlead.records import Conversation, Judgement, Message, Preference, Prompt, Rejection
+
+R = TypeVar("R", Preference, Judgement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +159,9 @@ def ranked_examples(
     """
     examples: list[RankedExample] = []
     rejections: list[Rejection] = []
-    for record in records:
-        try:
-            responses = _response_examples(record, template, max_length, end_token=end_token)
-        except UserError as error:
-            rejections.append(_rejection(record.source, error.what))
-            continue
+    for record, responses in _encoded(records, template, max_length, end_token, rejections):
         row = RankedExample(responses, record.grades)
-        reason = _unusable(responses, max_length) or _unranked(row, graded=graded, paired=paired)
-        if reason:
+        if reason := _unranked(row, graded=graded, paired=paired):
             rejections.append(_rejection(record.source, reason))
         else:
             examples.append(row)
@@ -177,18 +174,8 @@ def judged_examples(
     """One sequence per response, cut at the end; otherwise as `preference_examples`."""
     examples: list[JudgedExample] = []
     rejections: list[Rejection] = []
-    for record in records:
-        try:
-            responses = _response_examples(record, template, max_length, end_token=end_token)
-        except UserError as error:
-            rejections.append(_rejection(record.source, error.what))
-            continue
-        reason = _unusable(responses, max_length)
-        if reason:
-            rejections.append(_rejection(record.source, reason))
-        else:
-            judged = zip(responses, record.desirable, strict=True)
-            examples += [JudgedExample(response, desirable) for response, desirable in judged]
+    for record, responses in _encoded(records, template, max_length, end_token, rejections):
+        examples += [JudgedExample(*judged) for judged in zip(responses, record.desirable, strict=True)]
     return examples, rejections
 
 
@@ -253,6 +240,22 @@ def _cut(record: Prompt, template: ChatTemplate, max_length: int) -> Prompt:
 
     fitting = bisect_left(range(1, len(lines) + 1), True, key=too_long)
     return record if fitting in (0, len(lines)) else replace(record, messages=of_lines(fitting))
+
+
+def _encoded(
+    records: Sequence[R], template: ChatTemplate, max_length: int, end_token: bool, rejections: list[Rejection]
+) -> Iterator[tuple[R, tuple[Example, ...]]]:
+    """Each record with its responses as sequences; those that cannot be used go to `rejections` instead."""
+    for record in records:
+        try:
+            responses = _response_examples(record, template, max_length, end_token=end_token)
+        except UserError as error:
+            rejections.append(_rejection(record.source, error.what))
+            continue
+        if reason := _unusable(responses, max_length):
+            rejections.append(_rejection(record.source, reason))
+        else:
+            yield record, responses
 
 
 def _response_examples(

@@ -40,7 +40,7 @@ from fairlead.generate.engine import Engine, Response
 from fairlead.models.build import add_frozen, add_trainable, ready
 from fairlead.models.loading import require_context
 from fairlead.models.roles import Roles
-from fairlead.models.save import rehearse_save, role_tensors, write_role
+from fairlead.models.save import rehearse_save
 from fairlead.models.sources import Source, resolve
 from fairlead.rollout.rules import Rules, load_rules
 from fairlead.rollout.sample import measure_rollout, sample_responses, score_responses, scored_texts
@@ -58,6 +58,7 @@ from fairlead.train.episodes import (
 )
 from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.optimizer import Optimizer
+from fairlead.train.policy import finish_policy
 from fairlead.train.rows import Rows, load_tasks, policy_source, rejects_path, template_of
 from fairlead.train.stage import open_stage
 
@@ -102,12 +103,7 @@ def train_grpo(config: GrpoConfig) -> Path:
         sizes = {"episodes": num_episodes, "tokens": learner.numbers["tokens"], "iterations": config.num_iterations}
         summary = StageSummary("grpo", "policy", model=stage.folder.name, parent=source.name, sizes=sizes)
         learner.followers.at_the_end()
-        tensors = role_tensors(learner.roles, "policy")
-
-        def write_model(folder: Path) -> None:
-            write_role(folder, learner.roles, "policy", tensors, source.base, pad_token_id=None)
-
-        return stage.finish("policy", source, write_model, evaluation=Evaluation(summary), facts={})
+        return finish_policy(stage, learner.roles, source, Evaluation(summary))
 
 
 def _reward_of(config: GrpoConfig) -> Source | None:

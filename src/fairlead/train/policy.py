@@ -1,4 +1,4 @@
-"""A policy that is trained by itself, without sampling: what sft, dpo and kto share around their loops."""
+"""A policy and nothing else to write: what sft, dpo and kto share around their loops, and grpo at its end."""
 
 from pathlib import Path
 
