@@ -9,18 +9,8 @@ from typing import Any, Generic, TypeVar
 import orjson
 
 from fairlead.artifacts.atomic import write_bytes
-from fairlead.data.layouts import (
-    LAYOUTS,
-    BadRowError,
-    Draft,
-    Kind,
-    Layout,
-    detect,
-    to_conversation,
-    to_judgement,
-    to_preference,
-    to_prompt,
-)
+from fairlead.data.drafts import BadRowError, Draft, to_conversation, to_judgement, to_preference, to_prompt
+from fairlead.data.layouts import LAYOUTS, Kind, Layout, detect
 from fairlead.data.sources import Row, expand, read_rows, read_rows_and_digest
 from fairlead.errors import ExitCode, UserError
 from fairlead.records import Conversation, Judgement, Preference, Prompt, Rejection
