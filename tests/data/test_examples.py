@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.data.chat_template import ChatTemplate
-from fairlead.data.examples import conversation_examples, preference_examples, prompt_examples, ranked_examples
+from fairlead.data.examples import conversation_examples, preference_examples, ranked_examples, task_examples
 from fairlead.records import Conversation, Message, Preference, Prompt, Rejection
 from tiny import tiny_tokenizer
 
@@ -91,8 +91,8 @@ def test_pairs_that_the_cut_empties_or_makes_equal_are_rejected():
 
 def test_a_long_prompt_is_rejected_not_cut():
     records = [Prompt(HI, "f:1"), Prompt((Message("user", "x" * 300),), "f:2")]
-    prompts, rejections = prompt_examples(records, TEMPLATE, PROMPT_LENGTH)
-    assert prompts == [TEMPLATE.encode_prompt(HI)]
+    tasks, rejections = task_examples(records, TEMPLATE, PROMPT_LENGTH)
+    assert [task.input_ids for task in tasks] == [TEMPLATE.encode_prompt(HI)]
     assert [r.line for r in rejections] == [2]
 
 
@@ -102,4 +102,5 @@ def test_what_the_template_refuses_is_a_rejection():
     secret, ho = (Message("user", "secret"),), Message("assistant", "ho")
     assert "chat template" in conversation_examples([Conversation((*secret, ho), "f:7")], template, 99)[1][0].reason
     assert preference_examples([Preference(secret, ("a", "b"), "f:7")], template, 99, end_token=True)[1][0].line == 7
-    assert prompt_examples([Prompt(secret, "f:7")], template, 99)[1][0].path == "f"
+    for cut_long in (False, True):
+        assert task_examples([Prompt(secret, "f:7")], template, 99, cut_long=cut_long)[1][0].path == "f"

@@ -46,7 +46,7 @@ def set_up(world, tmp_path, *options):
     template = ChatTemplate(tokenizer_in(source.base.folder), extra_end_token_ids=range(3, 320, 9))  # lengths differ
     tasks = first_of(load_tasks(config.data, template, rejects=None, seed=0), 3)
     limits = {"answer_pattern": config.answer_pattern, "max_response_tokens": config.sampling.max_new_tokens}
-    rules, probes = load_rules(config.rewards, **limits), load_rules(config.probes, **limits)
+    rules, probes = load_rules(config.reward_terms, **limits), load_rules(config.probe_terms, **limits)
     learner = grpo._Learner(config, runtime, source, reward, template, rules, probes)
     shaken(learner.roles, "policy", 1, 0.05)
     return learner, tasks

@@ -8,7 +8,7 @@ from fairlead.config.common import CheckpointConfig, MixedRowsConfig, SamplingCo
 from fairlead.config.health import GrpoHealthConfig, OnlineHealthConfig, PpoHealthConfig
 from fairlead.config.section import Section
 from fairlead.config.stages import StageConfig
-from fairlead.config.terms import PATTERNED, REWARD_MODEL, check_pattern, parse_term, short_name
+from fairlead.config.terms import PATTERNED, REWARD_MODEL, Term, check_pattern, parse_term, short_name
 
 
 class PromptsConfig(MixedRowsConfig):
@@ -124,8 +124,7 @@ class OnlineConfig(StageConfig):
         return self
 
     def _terms_are_sound(self) -> None:
-        watched = [parse_term(text) for text in self.probes]
-        if any(term.name == REWARD_MODEL or term.weight != 1.0 for term in watched):
+        if any(term.name == REWARD_MODEL or term.weight != 1.0 for term in self.probe_terms):
             raise ValueError("probes are watched, not summed; name verifiers or FILE.py:FUNCTION, without a weight")
         if len({short_name(name) for name in self.term_names}) < len(self.term_names):
             raise ValueError("a reward or probe is named twice; write it once, with a weight, or rename the function")
@@ -136,9 +135,14 @@ class OnlineConfig(StageConfig):
             )
 
     @property
+    def probe_terms(self) -> list[Term]:
+        """What is only watched."""
+        return [parse_term(text) for text in self.probes]
+
+    @property
     def term_names(self) -> list[str]:
         """Names of all that is judged by rules."""
-        return [parse_term(text).name for text in self.probes]
+        return [term.name for term in self.probe_terms]
 
 
 class PpoConfig(OnlineConfig):
@@ -238,12 +242,17 @@ class GrpoConfig(OnlineConfig):
     @property
     def scored_by_model(self) -> bool:
         """Whether a reward model is one of the rewards."""
-        return any(parse_term(text).name == REWARD_MODEL for text in self.rewards)
+        return any(term.name == REWARD_MODEL for term in self.reward_terms)
+
+    @property
+    def reward_terms(self) -> list[Term]:
+        """What is summed to the score of a response."""
+        return [parse_term(text) for text in self.rewards]
 
     @property
     def term_names(self) -> list[str]:
         """Names of all rewards and probes."""
-        return [parse_term(text).name for text in (*self.rewards, *self.probes)]
+        return [term.name for term in (*self.reward_terms, *self.probe_terms)]
 
     @model_validator(mode="after")
     def _consistent(self) -> "GrpoConfig":

@@ -99,19 +99,30 @@ class Task:
     input_ids: tuple[int, ...]
     prompt: str
     answer: str
+    source: str = ""
 
 
 def task_examples(
-    records: Sequence[Prompt], template: ChatTemplate, max_length: int, *, cut_long: bool
+    records: Sequence[Prompt], template: ChatTemplate, max_length: int, *, cut_long: bool = False
 ) -> tuple[list[Task], list[Rejection]]:
-    """As `prompt_examples`, with the text beside the tokens. `cut_long` shortens the last message of a long prompt to
-    the last line end at which it fits, so that it stops where a thought does (Stiennon et al. 2020, appendix B)."""
+    """Each prompt as token ids, ready to be answered. One longer than `max_length` tokens is rejected.
+
+    `cut_long` shortens the last message of a long prompt to the last line end at which it fits, so that it stops where
+    a thought does (Stiennon et al. 2020, appendix B).
+    """
     tasks: list[Task] = []
     rejections: list[Rejection] = []
-    for record in [_cut(record, template, max_length) for record in records] if cut_long else records:
-        prompts, rejected = prompt_examples([record], template, max_length)
-        tasks += [Task(ids, record.messages[-1].content, record.answer) for ids in prompts]
-        rejections += rejected
+    for whole in records:
+        try:
+            record = _cut(whole, template, max_length) if cut_long else whole
+            ids = template.encode_prompt(record.messages)
+        except UserError as error:
+            rejections.append(_rejection(whole.source, error.what))
+            continue
+        if len(ids) <= max_length:
+            tasks.append(Task(ids, record.messages[-1].content, record.answer, record.source))
+        else:
+            rejections.append(_rejection(whole.source, f"the prompt has {len(ids)} tokens, more than {max_length}"))
     return tasks, rejections
 
 
@@ -206,25 +217,6 @@ def _parts(example: Example) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Prompt and response tokens."""
     cut = example.trained.index(True)
     return example.input_ids[:cut], example.input_ids[cut:]
-
-
-def prompt_examples(
-    records: Sequence[Prompt], template: ChatTemplate, max_length: int
-) -> tuple[list[tuple[int, ...]], list[Rejection]]:
-    """Token ids of each prompt, ready to be answered. A prompt longer than `max_length` tokens is rejected, not cut."""
-    prompts: list[tuple[int, ...]] = []
-    rejections: list[Rejection] = []
-    for record in records:
-        try:
-            ids = template.encode_prompt(record.messages)
-        except UserError as error:
-            rejections.append(_rejection(record.source, error.what))
-            continue
-        if len(ids) <= max_length:
-            prompts.append(ids)
-        else:
-            rejections.append(_rejection(record.source, f"the prompt has {len(ids)} tokens, more than {max_length}"))
-    return prompts, rejections
 
 
 def _cut(record: Prompt, template: ChatTemplate, max_length: int) -> Prompt:

@@ -15,7 +15,7 @@ from fairlead.artifacts.manifest import Manifest, Parent, package_versions, requ
 from fairlead.artifacts.stages import stage_folder
 from fairlead.config.common import ModelConfig
 from fairlead.config.replies import RepliesConfig
-from fairlead.config.terms import JUDGE, REWARD_MODEL, Term
+from fairlead.config.terms import JUDGE, REWARD_MODEL
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Task, task_examples
 from fairlead.data.load import read_conversations, read_prompts
@@ -29,7 +29,7 @@ from fairlead.models.roles import Roles
 from fairlead.models.sources import Source, resolve
 from fairlead.pipeline.datasets import finished, held, plain, write_json_lines
 from fairlead.records import Conversation, Preference, Prompt
-from fairlead.rewards.terms import Function, Sample, load_functions, rule_scores
+from fairlead.rollout.rules import Rules, load_rules
 from fairlead.rollout.sample import sample_responses, score_responses, scored_texts
 from fairlead.runtime.environment import cache_folder, secret
 from fairlead.runtime.machine import peak_memory_bytes
@@ -50,7 +50,10 @@ def make_replies(config: RepliesConfig, *, name: str = "replies") -> Path:
     run = Path(config.output)
     folder = stage_folder(run, name)
     parents = _parents(config)
-    functions, digests = load_functions(config.terms)
+    rules = load_rules(
+        config.terms, answer_pattern=config.answer_pattern, max_response_tokens=config.sampling.max_new_tokens
+    )
+    digests = dict(rules.digests)
     question = question_text(config.judge.prompt_file)
     if config.judge.prompt_file:
         digests[config.judge.prompt_file] = sha256_file(Path(config.judge.prompt_file))
@@ -63,7 +66,7 @@ def make_replies(config: RepliesConfig, *, name: str = "replies") -> Path:
         return folder
     began = time.monotonic()
     with held(folder, identity, runtime), _judge(config, question, folder, runtime) as judge:
-        author = _Author(name, config, runtime, parents, functions, judge)
+        author = _Author(name, config, runtime, parents, rules, judge)
         sizes = [author.write(folder, part, prompts[part], place) for place, part in enumerate(prompts)]
         if runtime.is_main:
             write_manifest(folder, Manifest(
@@ -128,10 +131,10 @@ class _Author:
 
     def __init__(
         self, name: str, config: RepliesConfig, runtime: Runtime, parents: Mapping[str, Source],
-        functions: Mapping[str, Function], judge: Judge | None,
+        rules: Rules, judge: Judge | None,
     ) -> None:  # fmt: skip
         self.name, self.config, self.runtime = name, config, runtime
-        self.functions, self.judge = functions, judge
+        self.rules, self.judge = rules, judge
         self.source = parents["model"]
         self.template = ChatTemplate(tokenizer_in(self.source.base.folder))
         self.roles = Roles()
@@ -187,7 +190,7 @@ class _Author:
     def _short_enough(self, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Task]]:
         """The prompts that may be answered, and their tokens."""
         limit = self.config.data.max_length
-        encoded = [(prompt, task_examples([prompt], self.template, limit, cut_long=False)[0]) for prompt in prompts]
+        encoded = [(prompt, task_examples([prompt], self.template, limit)[0]) for prompt in prompts]
         kept = [(prompt, tasks[0]) for prompt, tasks in encoded if tasks]
         if len(kept) < len(prompts):
             self._say(f"{len(prompts) - len(kept)} prompts left out: longer than {limit} tokens")
@@ -202,33 +205,27 @@ class _Author:
 
     def _scores(self, tasks: Sequence[Task], responses: Sequence[Response]) -> list[float]:
         """Of every response, without the judge's part."""
+        found = self.rules.scores(tasks, responses, self.template)
+        if self.config.scored_by_model:
+            found[REWARD_MODEL] = self._model_scores(tasks, responses)
         totals = [0.0] * len(responses)
         for term in self.config.terms:
             if term.name != JUDGE:
-                scores = self._term_scores(term, tasks, responses)
-                totals = [total + term.weight * score for total, score in zip(totals, scores, strict=True)]
+                totals = [total + term.weight * score for total, score in zip(totals, found[term.name], strict=True)]
         return totals
 
-    def _term_scores(self, term: Term, tasks: Sequence[Task], responses: Sequence[Response]) -> list[float]:
-        config, ends = self.config, self.template.end_token_ids
-        if term.name == REWARD_MODEL:
-            prompts = [task.input_ids for task in tasks]
-            texts = scored_texts(prompts, responses, score_at=self.score_at, end_token_ids=ends)
-            scores = score_responses(self.roles, "reward", texts, config.batch, self.runtime).tolist()
-            if not all(map(math.isfinite, scores)):
-                raise UserError(
-                    "the reward model gave no finite score", where=config.reward_model, fix="train it again",
-                    exit_code=ExitCode.BAD_DATA,
-                )  # fmt: skip
-            return scores
-        samples = [
-            Sample(task.prompt, self.template.decode(response.tokens), task.answer, len(response.tokens))
-            for task, response in zip(tasks, responses, strict=True)
-        ]
-        return rule_scores(
-            term, samples, pattern=config.answer_pattern, max_tokens=config.sampling.max_new_tokens,
-            function=self.functions.get(term.name),
+    def _model_scores(self, tasks: Sequence[Task], responses: Sequence[Response]) -> list[float]:
+        prompts = [task.input_ids for task in tasks]
+        texts = scored_texts(
+            prompts, responses, score_at=self.score_at, end_token_ids=self.template.end_token_ids
         )  # fmt: skip
+        scores = score_responses(self.roles, "reward", texts, self.config.batch, self.runtime).tolist()
+        if not all(map(math.isfinite, scores)):
+            raise UserError(
+                "the reward model gave no finite score", where=self.config.reward_model, fix="train it again",
+                exit_code=ExitCode.BAD_DATA,
+            )  # fmt: skip
+        return scores
 
     def _groups(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], scores: Sequence[float]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fairlead.config.terms import REWARD_MODEL, Term, parse_term
+from fairlead.config.terms import JUDGE, REWARD_MODEL, Term
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Task
 from fairlead.generate.engine import Response
@@ -25,38 +25,34 @@ class Rules:
     answer_pattern: str
     max_response_tokens: int
 
-    def judge(
-        self, tasks: Sequence[Task], responses: Sequence[Response], template: ChatTemplate, ranks: Ranks
-    ) -> dict[str, Float[Tensor, "B"]]:
-        """What each term gives each response, before its weight.
-
-        The first rank judges for all: a function of the user's may draw numbers, and ranks must not disagree.
-        """
-        found = self._judge(tasks, responses, template) if ranks.rank == 0 else {}
-        gathered = ranks.gather_rows([found[term.name].to(ranks.device) for term in self.terms if found])[0]
-        return {term.name: values.cpu() for term, values in zip(self.terms, gathered, strict=True)}
-
-    def _judge(
+    def scores(
         self, tasks: Sequence[Task], responses: Sequence[Response], template: ChatTemplate
-    ) -> dict[str, Float[Tensor, "B"]]:
+    ) -> dict[str, list[float]]:
+        """What each term gives each response, before its weight; of this process alone."""
         samples = [
             Sample(task.prompt, template.decode(response.tokens), task.answer, len(response.tokens))
             for task, response in zip(tasks, responses, strict=True)
         ]
         return {
-            term.name: torch.tensor(
-                rule_scores(
-                    term, samples, pattern=self.answer_pattern, max_tokens=self.max_response_tokens,
-                    function=self.functions.get(term.name),
-                ),
-                dtype=torch.float32,
+            term.name: rule_scores(
+                term, samples, pattern=self.answer_pattern, max_tokens=self.max_response_tokens,
+                function=self.functions.get(term.name),
             )
             for term in self.terms
         }  # fmt: skip
 
+    def judge(
+        self, tasks: Sequence[Task], responses: Sequence[Response], template: ChatTemplate, ranks: Ranks
+    ) -> dict[str, Float[Tensor, "B"]]:
+        """The same on every rank. The first judges for all: a function of the user's may draw numbers."""
+        found = self.scores(tasks, responses, template) if ranks.rank == 0 else {}
+        rows = [torch.tensor(values, dtype=torch.float32, device=ranks.device) for values in found.values()]
+        gathered = ranks.gather_rows(rows)[0]
+        return {term.name: values.cpu() for term, values in zip(self.terms, gathered, strict=True)}
 
-def load_rules(texts: Sequence[str], *, answer_pattern: str, max_response_tokens: int) -> Rules:
-    """The named terms, but for the reward model's, with the user's functions. Raises UserError as `load_functions`."""
-    terms = tuple(term for term in map(parse_term, texts) if term.name != REWARD_MODEL)
+
+def load_rules(terms: Sequence[Term], *, answer_pattern: str, max_response_tokens: int) -> Rules:
+    """Those of the terms that no model judges, with the user's functions. Raises UserError as `load_functions`."""
+    terms = tuple(term for term in terms if term.name not in (REWARD_MODEL, JUDGE))
     functions, digests = load_functions(terms)
     return Rules(terms, functions, digests, answer_pattern, max_response_tokens)

@@ -29,7 +29,7 @@ from fairlead.algos.policy_loss import clipped_policy_loss, importance_weights, 
 from fairlead.artifacts.manifest import require_kind
 from fairlead.batches import Rollout
 from fairlead.config.online import GrpoConfig
-from fairlead.config.terms import REWARD_MODEL, parse_term, short_name
+from fairlead.config.terms import REWARD_MODEL, short_name
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.collate import collate
 from fairlead.data.examples import Task
@@ -70,7 +70,7 @@ def train_grpo(config: GrpoConfig) -> Path:
     source = policy_source(config.model, config.sampling.max_new_tokens)
     reward_source = _reward_of(config)
     limits = {"answer_pattern": config.answer_pattern, "max_response_tokens": config.sampling.max_new_tokens}
-    rules, probes = load_rules(config.rewards, **limits), load_rules(config.probes, **limits)
+    rules, probes = load_rules(config.reward_terms, **limits), load_rules(config.probe_terms, **limits)
     template = template_of(source)
     rows = load_tasks(config.data, template, rejects=rejects_path(config.output, "grpo", runtime), seed=runtime.seed)
     require_context(source, max(len(task.input_ids) for task in rows.train) + config.sampling.max_new_tokens)
@@ -153,7 +153,7 @@ class _Learner:
     ) -> None:  # fmt: skip
         self.config, self.runtime, self.template = config, runtime, template
         self.rules, self.probes = rules, probes
-        self.weights = {term.name: term.weight for term in map(parse_term, config.rewards)}
+        self.weights = {term.name: term.weight for term in config.reward_terms}
         roles = self.roles = Roles()
         add_reference(roles, source, config, runtime)
         self.score_at = ""

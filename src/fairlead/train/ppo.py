@@ -74,7 +74,7 @@ def train_ppo(config: PpoConfig) -> Path:
     tasks = load_tasks(config.data, template, rejects=rejects, seed=runtime.seed)
     require_context(source, max(len(task.input_ids) for task in tasks.train) + config.sampling.max_new_tokens)
     probes = load_rules(
-        config.probes, answer_pattern=config.answer_pattern, max_response_tokens=config.sampling.max_new_tokens
+        config.probe_terms, answer_pattern=config.answer_pattern, max_response_tokens=config.sampling.max_new_tokens
     )
     ptx_rows: list[Example] = []
     digests = tasks.digests | probes.digests
