@@ -206,7 +206,7 @@ BUGS = {
          "state = {k: v for k, v in roles.causal_lm(role).state_dict().items() if 'embed' not in k}"),
     ],
     "colossalchat_saves_only_after_the_epoch": [
-        ("train/stage.py", "step % self.config.checkpoint.every_steps == 0)", "step == num_steps)"),
+        ("train/stage.py", "due = step % self.config.checkpoint.every_steps == 0 and", "due = step == num_steps and"),
     ],
     "colossalchat_divides_by_a_save_interval_of_0": [
         ("config/common.py", "every_steps: PositiveInt = 20", "every_steps: int = 20"),
