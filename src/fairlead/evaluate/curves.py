@@ -38,7 +38,7 @@ _CURVES = (
     ),
     _Curve("Correlation with given scores", {"held_out_correlation": "held out"}),
     _Curve("Margin between chosen and rejected", {"margin": "margin", "margin_mean": "margin"}),
-    _Curve("Mean score of the reward model", {"score_mean": "score"}, headline=True),
+    _Curve("Mean score while training", {"score_mean": "score"}, headline=True),
     _Curve("KL to the reference, nats per response", {"kl_mean": "KL"}, headline=True),
     _Curve("Share of responses that end by themselves", {"end_token_rate": "ended"}),
     _Curve("Response length, tokens", {"response_length": "length"}),
