@@ -159,6 +159,7 @@ def test_a_merge_that_goes_wrong_leaves_no_folder(tiny: Tiny, tmp_path: Path, mo
     assert not (tmp_path / "merged").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_starter_model_loads_elsewhere(tmp_path: Path) -> None:
     """SmolLM2-135M in float32: the SFT adapter, its export and a reward model on top of it."""

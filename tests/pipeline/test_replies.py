@@ -289,6 +289,7 @@ def test_the_key_of_the_judge_is_in_no_file(judged, monkeypatch):
 # --- ranks
 
 
+@pytest.mark.slow
 def test_two_ranks_choose_what_one_chooses(world, talker, make, tmp_path):
     words = ("method=best_of_n", f"reward_model={world.reward}")
     alone = make(*words)

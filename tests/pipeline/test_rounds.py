@@ -133,6 +133,7 @@ def test_another_round_is_added_to_what_is_there(world, made, capsys):
     assert Path(read_manifest(third).parents["model"].path).name == "07-dpo-round-2"
 
 
+@pytest.mark.slow
 def test_killed_in_the_second_round_and_run_again(world, made, tmp_path):
     """kill -9 while the second round's replies are made, and again in the middle of its training."""
     journey = recipe(world, tmp_path, "eval=null")

@@ -23,6 +23,7 @@ def test_the_trajectory_is_the_golden_one(world, tmp_path, trainer):
         assert found[name] == pytest.approx(numbers, rel=REL, abs=ABS), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_the_tolerance_is_well_above_rounding(world, tmp_path, trainer):
     one, other = (trajectory(world, trainer, tmp_path / n, f"batch.micro_batch_tokens={n}") for n in ("150", "9000"))
