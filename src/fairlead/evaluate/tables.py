@@ -211,7 +211,7 @@ def tiles(evaluation: Evaluation) -> list[Tile]:
         note = f"in standard deviations of the scores before; mean score {change}"
         found.append(Tile(f"Score gain, {_name(evaluation)}", effect, note, _tone(rewards.low > 0, rewards.low <= 0)))
     if kl := evaluation.kl:
-        note = f"nats per response from its reference (KL), {interval(kl.low, kl.high)}"
+        note = f"per response from its reference (KL), {interval(kl.low, kl.high)}"
         found.append(Tile(f"Distance, {_name(evaluation)}", f"{fixed(kl.mean_sequence_kl)} nats", note, ""))
     return found
 
