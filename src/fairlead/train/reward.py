@@ -94,15 +94,7 @@ def train_reward(config: RewardConfig) -> Path:
             stage.record(step + 1, metrics, tokens=num_tokens, rows=len(ranked))
             stage.maybe_save(step + 1, num_steps, lambda: (optimizer.state(), numbers))
 
-        learnt = scale if config.loss == "regression" else None
-        judged = judge(roles, "reward", rows.held_out, config.batch, runtime, scale=learnt)
-        scores = judged.scores or response_scores(
-            roles, "reward", _responses(train[:ROWS_FOR_FACTS]), config.batch, runtime
-        )
-        facts: dict[str, Any] = score_facts(scores)
-        _require_alive(stage, facts["score_std"])
-        preferences = _with_the_whole(judged, rows.held_out)
-        _tell_doubts(stage, preferences, judged.grades)
+        judged, facts = _measured(stage, config, roles, rows.held_out, train, scale)
         sizes = {"rows": len(train), "pairs": sum(len(row.pair_indices) for row in train)}
         sizes |= {"tokens": numbers["tokens"], "steps": num_steps}
         summary = StageSummary("reward", "reward", model=stage.folder.name, parent=source.name, sizes=sizes)
@@ -111,9 +103,8 @@ def train_reward(config: RewardConfig) -> Path:
         def write_model(folder: Path) -> None:
             write_role(folder, roles, "reward", tensors, source.base, pad_token_id=padding_token(template))
 
-        facts |= {"grade_mean": learnt[0], "grade_std": learnt[1]} if learnt else {}
         facts |= {"score_at": config.score_at, "pad_token_id": padding_token(template)}
-        evaluation = Evaluation(summary, preferences=preferences, grades=judged.grades)
+        evaluation = Evaluation(summary, preferences=judged.preferences, grades=judged.grades)
         return stage.finish("reward", source, write_model, evaluation=evaluation, facts=facts)
 
 
@@ -153,6 +144,26 @@ def sum_of_losses(scores: Float[Tensor, "S"], batch: RankedBatch, config: Reward
     if config.centring_coef:
         losses = losses + config.centring_coef * centring_loss(chosen, rejected)
     return (losses * batch.pair_weights).sum()
+
+
+def _measured(
+    stage: Stage, config: RewardConfig, roles: Roles, held_out: Mapping[str, Sequence[RankedExample]],
+    train: Sequence[RankedExample], scale: tuple[float, float] | None,
+) -> tuple[Judged, dict[str, Any]]:  # fmt: skip
+    """What the trained model says of held-out rows, and the facts that others read its scores by.
+
+    Says what may be chance; UserError where it has collapsed.
+    """
+    learnt = scale if config.loss == "regression" else None
+    judged = judge(roles, "reward", held_out, config.batch, stage.runtime, scale=learnt)
+    scores = judged.scores or response_scores(
+        roles, "reward", _responses(train[:ROWS_FOR_FACTS]), config.batch, stage.runtime
+    )
+    facts: dict[str, Any] = score_facts(scores)
+    _require_alive(stage, facts["score_std"])
+    judged = replace(judged, preferences=_with_the_whole(judged, held_out))
+    _tell_doubts(stage, judged.preferences, judged.grades)
+    return judged, facts | ({"grade_mean": learnt[0], "grade_std": learnt[1]} if learnt else {})
 
 
 def _scale_of_grades(rows: Sequence[RankedExample]) -> tuple[float, float]:
