@@ -1,0 +1,61 @@
+"""One side of a comparison: a process that does a round of work whenever `compare.py` says go.
+
+Copied into no environment: a peer's own Python runs it from here, so it imports the standard library only.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Turn:
+    """The talk with `compare.py` over standard input and output: a line of JSON each way.
+
+    A side builds its model, calls `begin`, works, calls `end` with what it did, works again, and so on: `begin` and
+    `end` return when the next round may start, and end the process after the last one. A real trainer calls `end` from
+    its own callback between two steps. Libraries that print do so on standard error.
+    """
+
+    def __init__(self) -> None:
+        self._lines = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)
+        self._imported = 0
+        self._start = 0.0
+
+    def imported(self) -> None:
+        """All is imported and nothing is loaded: memory counts from here."""
+        self._imported = _resident()
+
+    def begin(self, **facts: object) -> None:
+        """The first round may start; `facts` are settings that go into the result."""
+        self._say({"ready": facts, "imported_bytes": self._imported})
+        self._wait()
+
+    def end(self, **measured: object) -> None:
+        """A round is over. `measured` holds `units` (what the rate counts) and whatever both sides must agree on."""
+        seconds = time.perf_counter() - self._start
+        self._say({"seconds": seconds, **measured, "peak_bytes": _peak() - self._imported})
+        self._wait()
+
+    def _wait(self) -> None:
+        if sys.stdin.readline().strip() != "go":
+            self._lines.close()
+            os._exit(0)  # a trainer in mid-run has threads and files of its own; nothing of them is wanted
+        self._start = time.perf_counter()
+
+    def _say(self, line: dict[str, Any]) -> None:
+        self._lines.write(json.dumps(line) + "\n")
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _peak() -> int:
+    """The highest resident memory so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,28 @@
+"""What `compare.py` can compare."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Work:
+    """Two scripts in bench/sides/ that do the same work, and what is wanted of them."""
+
+    what: str
+    unit: str  # what a rate counts
+    wanted: float  # least ratio of the rates
+    ours: str
+    peer: str
+    peer_name: str
+    environment: str | None = None  # the peer's, in bench/.environments; None: our own
+    options: tuple[str, ...] = ()  # for both sides
+    ours_options: tuple[str, ...] = ()
+    peer_options: tuple[str, ...] = ()
+    agree: dict[str, float] = field(default_factory=dict)  # measured by both sides: greatest relative difference
+
+
+WORKS = {
+    "rollout": Work(
+        what="64 real prompts, up to 128 new tokens, natural stops, log-probabilities", unit="tokens", wanted=2.5,
+        ours="fairlead_rollout.py", peer="transformers_rollout.py", peer_name="transformers generate",
+    ),
+}  # fmt: skip
