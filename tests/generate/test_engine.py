@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fairlead.batches import PackedBatch
 from fairlead.config.common import SamplingConfig
 from fairlead.generate import engine as engine_module
 from fairlead.generate.engine import Engine, Response
@@ -77,19 +78,65 @@ def test_logprobs_are_those_of_the_trainer(tiny: Tiny, family: str, temperature:
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "bloom"])
-@pytest.mark.parametrize("compact_below", [0.0, 1.0])
-def test_neighbours_and_compaction_change_nothing(
-    tiny: Tiny, family: str, compact_below: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_neighbours_change_nothing(tiny: Tiny, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever shares the batch, and whenever a request enters it, alone or with others."""
     roles, sampling = frozen_once(tiny(family)), SamplingConfig(max_new_tokens=20)
     together = respond(roles, PROMPTS, sampling)
-    monkeypatch.setattr(engine_module, "COMPACT_BELOW", compact_below)
-    for options in ({}, {"rows_at_once": 5}):
-        again = respond(roles, PROMPTS, sampling, **options)
+    for rows_at_once, enter_together, prompt_tokens in ((64, 8, 8192), (5, 1, 8192), (7, 3, 8192), (64, 8, 20)):
+        monkeypatch.setattr(engine_module, "ENTER_TOGETHER", enter_together)
+        monkeypatch.setattr(engine_module, "PROMPT_TOKENS", prompt_tokens)
+        again = respond(roles, PROMPTS, sampling, rows_at_once=rows_at_once)
         assert [r.tokens for r in again] == [r.tokens for r in together]
         torch.testing.assert_close(_logprobs(again), _logprobs(together), **TOLERANCE)
     for row, prompt in enumerate(PROMPTS[:8]):
         assert respond(roles, [prompt], sampling, first_seed=row)[0].tokens == together[row].tokens
+
+
+def forwards_of(roles: Roles, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The lengths of the sequences of every forward from here on."""
+    lengths: list[tuple[int, ...]] = []
+    forward = roles.forward
+
+    def counted(batch: PackedBatch, *arguments: object, **options: object) -> object:
+        lengths.append(batch.lengths)
+        return forward(batch, *arguments, **options)
+
+    monkeypatch.setattr(roles, "forward", counted)
+    return lengths
+
+
+def test_rows_leave_and_waiting_prompts_enter(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No token is computed for a request that has ended, and places that become free are taken again."""
+    monkeypatch.setattr(engine_module, "ENTER_TOGETHER", 3)
+    roles = frozen(tiny("llama"))
+    forwards = forwards_of(roles, monkeypatch)
+    responses = respond(roles, PROMPTS, GREEDY, rows_at_once=6)
+    steps = [lengths for lengths in forwards if lengths == (1,) * len(lengths)]
+    reads = [lengths for lengths in forwards if lengths != (1,) * len(lengths)]
+    assert sum(map(len, steps)) == sum(len(r.tokens) - 1 for r in responses)
+    assert len(reads) > 1
+    assert all(len(lengths) >= 3 for lengths in reads[:-1])
+    assert max(map(len, steps)) == 6
+
+
+def test_a_group_reads_its_prompt_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    roles, sampling = frozen(tiny("llama")), SamplingConfig(max_new_tokens=9)
+    prompts = [prompt for prompt in PROMPTS[1:4] for _ in range(4)]
+    forwards = forwards_of(roles, monkeypatch)
+    responses = respond(roles, prompts, sampling)
+    assert forwards[0] == tuple(map(len, PROMPTS[1:4]))
+    assert len({r.tokens for r in responses}) > 6, "each of a group has its own seed"
+    for seed, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        assert respond(roles, [prompt], sampling, first_seed=seed)[0].tokens == response.tokens
+
+
+def test_the_prompts_of_one_read_are_bounded(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "PROMPT_TOKENS", 20)
+    roles = frozen(tiny("llama"))
+    forwards = forwards_of(roles, monkeypatch)
+    respond(roles, PROMPTS, SamplingConfig(max_new_tokens=1))
+    assert all(sum(lengths) <= 20 or len(lengths) == 1 for lengths in forwards)
+    assert max(map(len, forwards)) > 1
 
 
 def test_seeds_decide_the_tokens(tiny: Tiny) -> None:

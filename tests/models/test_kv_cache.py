@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers.cache_utils import Cache
 
-from fairlead.models.kv_cache import SlotCache
+from fairlead.models.kv_cache import BLOCK, SlotCache
 from model_setting import frozen, packed, rows_of
 from tiny import PACKABLE
 
@@ -29,41 +31,77 @@ def test_transformers_asks_nothing_else(tiny: Callable[[str], Path], family: str
                 asked.add(name)
             return super().__getattribute__(name)
 
-    cache = Spy(2, 16, CPU)
+    cache = Spy(2, CPU)
     asked.clear()
     roles = frozen(tiny(family))
+    cache.enter((3, 7), (0, 1))
     roles(packed(rows_of([3, 7])), "policy", cache=cache)
+    cache.expect_token()
     roles(packed(rows_of([1, 1])), "policy", cache=cache)
     assert "update" in asked
     assert asked <= ANSWERED, asked - ANSWERED
 
 
-def test_slots_keep_what_was_written() -> None:
-    torch.manual_seed(0)
-    cache = SlotCache(2, 6, CPU)
-    prompts = torch.randn(1, 3, 5, 4)
-    cache.expect_prompts((2, 3))
-    assert cache.get_seq_length() == 0
-    keys, values = cache.update(prompts, -prompts, 0)
-    assert torch.equal(keys, prompts)
-    assert torch.equal(values, -prompts)
-    for count in (1, 2):
-        cache.expect_token()
-        assert cache.get_seq_length() == 2 + count
-        assert cache.lengths.tolist() == [2 + count, 3 + count]
-        token = torch.full((2, 3, 1, 4), float(count))
-        keys, values = cache.update(token, -token, 0)
-        assert keys.shape == (2, 3, 3 + count, 4)
-        for row, length in enumerate(cache.lengths.tolist()):
-            assert torch.equal(keys[row, :, length - 1], token[row, :, 0])
-            assert torch.equal(values[row, :, :length], -keys[row, :, :length])
-    assert torch.equal(keys[0, :, :2], prompts[0, :, :2])
-    assert torch.equal(keys[1, :, :3], prompts[0, :, 2:])
-    cache.keep(torch.tensor([1]))
-    assert cache.lengths.tolist() == [5]
+@given(
+    prompts=st.lists(st.tuples(st.integers(1, 2 * BLOCK), st.integers(1, 3)), min_size=1, max_size=6),
+    events=st.lists(st.integers(0, 2), max_size=12),
+    seed=st.integers(0, 1000),
+)
+def test_rows_keep_what_was_written_whoever_comes_and_goes(
+    prompts: list[tuple[int, int]], events: list[int], seed: int
+) -> None:
+    """Against a list of plain tensors, one a row: prompts enter (each read by one to three rows), tokens follow."""
+    generator = torch.Generator().manual_seed(seed)
+    cache, plain = SlotCache(3 * len(prompts), CPU), []
+    waiting = list(prompts)
+    for event in (0, *events):
+        if event == 0 and waiting:
+            (length, copies), waiting = waiting[0], waiting[1:]
+            brought = torch.randn(1, 3, length, 4, generator=generator)
+            cache.enter((length,), (0,) * copies)
+            assert cache.get_seq_length() == 0
+            keys, values = cache.update(brought, -brought, 0)
+            assert torch.equal(keys, brought)
+            assert torch.equal(values, -brought)
+            plain += [brought[0]] * copies
+        elif event == 1 and plain:
+            cache.expect_token()
+            token = torch.randn(len(plain), 3, 1, 4, generator=generator)
+            keys, values = cache.update(token, -token, 0)
+            plain = [torch.cat([row, new], dim=1) for row, new in zip(plain, token, strict=True)]
+            assert cache.get_seq_length() == max(row.shape[1] for row in plain) - 1
+            assert keys.shape[2] % BLOCK == 0
+            assert keys.is_contiguous()
+            seen = cache.seen(None)
+            for row, expected in enumerate(plain):
+                assert torch.equal(keys[row][:, seen[row]], expected)
+                assert torch.equal(values[row][:, seen[row]], -expected)
+                last = cache.seen(3)[row].nonzero()[:, 0].tolist()
+                assert last == list(range(expected.shape[1]))[-3:]
+        elif event == 2 and plain:
+            rows = torch.randperm(len(plain), generator=generator)[: len(plain) // 2 + 1].tolist()
+            cache.keep(rows)
+            plain = [plain[row] for row in rows]
+        assert cache.lengths.tolist() == [row.shape[1] for row in plain]
+
+
+def test_prompts_of_one_read_are_told_apart() -> None:
+    cache = SlotCache(3, CPU)
+    brought = torch.randn(1, 2, 5, 4)
+    cache.enter((2, 3), (1, 0, 1))
+    cache.update(brought, -brought, 0)
     cache.expect_token()
-    kept, _ = cache.update(token[1:], token[1:], 0)
-    assert torch.equal(kept[0, :, :5], keys[1])
+    token = torch.zeros(3, 2, 1, 4)
+    keys, values = cache.update(token, token, 0)
+    for row, prompt in enumerate((brought[0, :, 2:], brought[0, :, :2], brought[0, :, 2:])):
+        length = prompt.shape[1]
+        assert torch.equal(keys[row, :, :length], prompt)
+        assert torch.equal(values[row, :, :length], -prompt)
+        assert not keys[row, :, length:].any()
+
+
+def test_what_transformers_asks_of_a_cache_is_answered() -> None:
+    cache = SlotCache(1, CPU)
     assert not cache.is_compileable
     assert [getattr(cache, name) for name in sorted(KINDS_OF_LAYERS)] == [[], [], []]
     assert cache.layers == []

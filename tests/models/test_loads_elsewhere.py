@@ -64,7 +64,9 @@ def last_logits(artifact: Path) -> Tensor:
     """Our logits of the token after each row."""
     roles = judge(artifact, "logprobs")
     (is_packed,) = roles.packed.values()
-    cache = SlotCache(len(ROWS), 40, torch.device("cpu")) if is_packed else PaddedCache()
+    cache = SlotCache(len(ROWS), torch.device("cpu")) if is_packed else PaddedCache()
+    if is_packed:
+        cache.enter(tuple(map(len, ROWS)), tuple(range(len(ROWS))))
     return roles(packed(ROWS), "judge", cache=cache)
 
 

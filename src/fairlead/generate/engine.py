@@ -1,14 +1,16 @@
-"""Batched generation with a key-value cache: prompts in, tokens and their log-probabilities out.
+"""Generation by continuous batching: prompts in, tokens and their log-probabilities out.
 
-A request's tokens depend on its prompt, its seed and the sampling options, not on its neighbours in the batch (up to
-rounding of the matrix products). The same engine serves chat, evaluation and rollouts.
+Finished rows leave the running batch, waiting prompts enter it, and equal prompts are read once. A request's tokens
+depend on its prompt, its seed and the sampling options, not on its neighbours in the batch (up to rounding of the
+matrix products). The same engine serves chat, evaluation and rollouts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fairlead.batches import PackedBatch
@@ -18,12 +20,14 @@ from fairlead.data.examples import Example
 from fairlead.generate.sampling import next_tokens
 from fairlead.models.kv_cache import AnyCache, PaddedCache, SlotCache
 from fairlead.models.loading import output_embedding
+from fairlead.models.prepacked import Prepacked
 from fairlead.models.roles import Roles
 from fairlead.runtime.ranks import reshard
 from fairlead.runtime.start import Runtime
 
 ROWS_AT_ONCE = 64
-COMPACT_BELOW = 0.75  # finished rows leave the cache when at most this share is still running
+ENTER_TOGETHER = 8  # places that must be free before waiting prompts are read: a read of one alone wastes the matrices
+PROMPT_TOKENS = 8192  # read at once, unless one prompt is longer
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Response:
 
 @dataclass
 class _Request:
+    index: int
     prompt: tuple[int, ...]
     uniforms: list[float]
     limit: int
@@ -50,6 +55,40 @@ class _Request:
         return not self.finished and len(self.tokens) < self.limit
 
 
+@dataclass
+class _Running:
+    """The requests that take part, in the order of the cache's rows."""
+
+    cache: AnyCache
+    seen: Bool[Tensor, "slots V"] | None  # tokens of prompt and response, for the repetition penalty
+    requests: list[_Request] = field(default_factory=list)
+
+    def enter(self, requests: Sequence[_Request]) -> None:
+        """These were read into the rows behind the others."""
+        if self.seen is not None:
+            for row, request in enumerate(requests, start=len(self.requests)):
+                self.seen[row] = False
+                self.seen[row, list(request.prompt)] = True
+        self.requests += requests
+
+    def let_go(self) -> None:
+        """Who has ended leaves; the last rows move into the places that become free."""
+        rows = _closed_up([request.running for request in self.requests])
+        if len(rows) == len(self.requests):
+            return
+        self.requests = [self.requests[row] for row in rows]
+        self.cache.keep(rows)
+        if self.seen is not None:
+            self.seen[: len(rows)] = self.seen[rows]
+
+
+def _closed_up(stays: Sequence[bool]) -> list[int]:
+    """Which row each place holds after the others have left: those behind the new end fill the places before it."""
+    count = sum(stays)
+    movers = iter([row for row in range(count, len(stays)) if stays[row]])
+    return [row if stays[row] else next(movers) for row in range(count)]
+
+
 class Engine:
     """Generates with one role of `Roles`. `decode` turns token ids into text, for stop strings only."""
 
@@ -60,6 +99,7 @@ class Engine:
         self._roles, self._role, self._runtime, self._decode = roles, role, runtime, decode
         self._end_token_ids = frozenset(end_token_ids)
         self._rows_at_once = rows_at_once
+        self._prepacked: Prepacked | None = None
 
     @torch.no_grad()
     def generate(
@@ -78,53 +118,90 @@ class Engine:
         """
         limits = limits or [sampling.max_new_tokens] * len(prompts)
         requests = [
-            _Request(prompt, _uniforms(seed, sampling), limit)
-            for prompt, seed, limit in zip(prompts, seeds, limits, strict=True)
+            _Request(index, prompt, _uniforms(seed, sampling), limit)
+            for index, (prompt, seed, limit) in enumerate(zip(prompts, seeds, limits, strict=True))
         ]
-        for start in range(0, len(requests), self._rows_at_once):
-            self._run(requests, range(start, min(start + self._rows_at_once, len(requests))), sampling, on_token)
+        with self._weights():
+            self._run(requests, sampling, on_token)
         if self._runtime.sharded:
             reshard(self._roles)
         return [Response(tuple(r.tokens), tuple(r.logprobs), r.finished) for r in requests]
 
     def _run(
-        self, requests: list[_Request], chunk: range, sampling: SamplingConfig,
-        on_token: Callable[[int, int], None] | None,
-    ) -> None:  # fmt: skip
-        rows = list(chunk)  # the request in each row of the cache
-        active = list(rows)
-        cache = self._new_cache([requests[i] for i in rows], sampling)
-        batch = self._whole([requests[i] for i in rows])
-        seen = self._seen([requests[i] for i in rows], sampling)
-        for _ in range(sampling.max_new_tokens):
-            logits = self._roles(batch, self._role, cache=cache)
-            tokens, logprobs = self._draw(logits, [requests[i] for i in rows], seen, sampling)
-            for row, index in enumerate(rows):
-                if index in active:
-                    self._note(requests[index], tokens[row], logprobs[row], sampling)
-                    if on_token:
-                        on_token(index, tokens[row])
-            active = [i for i in active if requests[i].running]
-            if not self._runtime.ranks.any(bool(active)) if self._runtime.sharded else not active:
-                return
-            keep = [row for row, index in enumerate(rows) if index in active] or [0]
-            if len(keep) <= COMPACT_BELOW * len(rows):
-                kept = torch.tensor(keep, device=self._runtime.device)
-                cache.keep(kept)
-                rows = [rows[row] for row in keep]
-                tokens = [tokens[row] for row in keep]
-                seen = seen[kept] if seen is not None else None
-            if self._runtime.fast:
-                batch = _one_each(tokens, self._runtime.device)
-            else:  # the reference twin has no cache: everything again
-                cache = self._new_cache([requests[i] for i in rows], sampling)
-                batch = self._whole([requests[i] for i in rows])
+        self, requests: list[_Request], sampling: SamplingConfig, on_token: Callable[[int, int], None] | None
+    ) -> None:
+        """Every turn is one forward: the prompts that enter are read, or each running request gets a token.
+
+        So ranks that share the weights stay in step whatever each of them does; one that is done reads in vain.
+        """
+        waiting, running = list(requests), _Running(self._new_cache(), self._seen(sampling))
+        while self._any_left(bool(waiting or running.requests)):
+            entering = self._entering(waiting, running)
+            if entering:
+                del waiting[: len(entering)]
+                logits = self._read(entering, running)
+            elif running.requests:
+                logits = self._step(running)
+            else:
+                self._read(requests[:1], _Running(self._new_cache(), None))
+                continue
+            drawn = entering or running.requests
+            for request, token, logprob in zip(drawn, *self._draw(logits, drawn, running, sampling), strict=True):
+                self._note(request, token, logprob, sampling)
+                if on_token:
+                    on_token(request.index, token)
+            running.let_go()
+
+    def _any_left(self, mine: bool) -> bool:
+        return self._runtime.ranks.any(mine) if self._runtime.sharded else mine
+
+    def _entering(self, waiting: Sequence[_Request], running: _Running) -> list[_Request]:
+        """The waiting requests to be read now: once some places are free, as many as those and the memory allow."""
+        free = self._rows_at_once - len(running.requests)
+        if isinstance(running.cache, PaddedCache) and running.requests:
+            return []  # left-padded rows run to their end together
+        if running.requests and free < min(ENTER_TOGETHER, len(waiting)):
+            return []
+        entering: list[_Request] = []
+        prompts: set[tuple[int, ...]] = set()
+        for request in waiting[:free]:
+            prompts.add(request.prompt)
+            if entering and sum(map(len, prompts)) > PROMPT_TOKENS:
+                break
+            entering.append(request)
+        return entering
+
+    def _read(self, entering: Sequence[_Request], running: _Running) -> Float[Tensor, "B V"]:
+        """Read prompts, each once, and let their requests take part; the logits of each one's first token."""
+        prompts = list(dict.fromkeys(request.prompt for request in entering))
+        owners = tuple(prompts.index(request.prompt) for request in entering)
+        if isinstance(running.cache, SlotCache):
+            running.cache.enter(tuple(map(len, prompts)), owners)
+            logits = self._roles(self._whole(prompts), self._role, cache=running.cache)[list(owners)]
+        else:
+            running.cache = PaddedCache()
+            logits = self._roles(self._whole([r.prompt for r in entering]), self._role, cache=running.cache)
+        running.enter(entering)
+        return logits
+
+    def _step(self, running: _Running) -> Float[Tensor, "B V"]:
+        """The logits of every running request's next token."""
+        if not self._runtime.fast:  # the reference twin has no cache: everything again
+            rows = [(*request.prompt, *request.tokens) for request in running.requests]
+            return self._roles(self._whole(rows), self._role, cache=PaddedCache())
+        if isinstance(running.cache, SlotCache):
+            running.cache.expect_token()
+        batch = _one_each([request.tokens[-1] for request in running.requests], self._runtime.device)
+        return self._roles(batch, self._role, cache=running.cache)
 
     def _draw(
-        self, logits: Tensor, requests: list[_Request], seen: Bool[Tensor, "B V"] | None, sampling: SamplingConfig
+        self, logits: Float[Tensor, "B V"], drawn: Sequence[_Request], running: _Running, sampling: SamplingConfig
     ) -> tuple[list[int], list[float]]:
-        position = max(len(request.tokens) for request in requests)  # all running rows are at the same one
-        uniforms = torch.tensor([request.uniforms[position] for request in requests], device=logits.device)
+        """A token and its log-probability for each of the requests, which are the last ones of those running."""
+        uniforms = torch.tensor([r.uniforms[len(r.tokens)] for r in drawn], device=logits.device)
+        seen = (
+            None if running.seen is None else running.seen[len(running.requests) - len(drawn) : len(running.requests)]
+        )
         tokens, logprobs = next_tokens(
             logits, uniforms, seen, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p,
             min_p=sampling.min_p, repetition_penalty=sampling.repetition_penalty,
@@ -142,24 +219,32 @@ class Engine:
             text = self._decode(request.tokens)
             request.finished = any(stop in text for stop in sampling.stop)
 
-    def _new_cache(self, requests: list[_Request], sampling: SamplingConfig) -> AnyCache:
+    def _new_cache(self) -> AnyCache:
         if not self._roles.packed[self._roles.roles[self._role].backbone]:
             return PaddedCache()
-        capacity = max(len(request.prompt) for request in requests) + sampling.max_new_tokens
-        return SlotCache(len(requests), capacity, self._runtime.device)
+        return SlotCache(self._rows_at_once, self._runtime.device)
 
-    def _whole(self, requests: list[_Request]) -> PackedBatch:
-        rows = [(*request.prompt, *request.tokens) for request in requests]
+    def _whole(self, rows: Sequence[tuple[int, ...]]) -> PackedBatch:
         return collate([Example(row, (False,) * len(row), "") for row in rows]).to(self._runtime.device)
 
-    def _seen(self, requests: list[_Request], sampling: SamplingConfig) -> Bool[Tensor, "B V"] | None:
+    def _seen(self, sampling: SamplingConfig) -> Bool[Tensor, "slots V"] | None:
+        """Room for the tokens that each running request has seen, where a penalty asks for them."""
         if sampling.repetition_penalty == 1.0:
             return None
         size = output_embedding(self._roles.causal_lm(self._role)).out_features
-        seen = torch.zeros(len(requests), size, dtype=torch.bool, device=self._runtime.device)
-        for row, request in enumerate(requests):
-            seen[row, list(request.prompt)] = True
-        return seen
+        return torch.zeros(self._rows_at_once, size, dtype=torch.bool, device=self._runtime.device)
+
+    @contextmanager
+    def _weights(self) -> Iterator[None]:
+        """The layout of weights that few rows at a time run fastest on; kept between calls where nothing is trained."""
+        if self._runtime.sharded or not self._runtime.fast:
+            yield
+            return
+        prepacked = self._prepacked or Prepacked(self._roles.backbone(self._roles.roles[self._role].backbone))
+        if not any(role.trainable for role in self._roles.roles.values()):
+            self._prepacked = prepacked
+        with prepacked.in_use():
+            yield
 
 
 def _uniforms(seed: int, sampling: SamplingConfig) -> list[float]:

@@ -5,6 +5,7 @@ beside it, transformers builds no masks: which tokens see which follows from `se
 `cache` (slots). A model that ignores the interface is found by the load-time probe (loading.py) and runs padded.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ IMPLEMENTATION = "fairlead"
 
 
 LONGEST_PLAIN = 1024  # tokens; up to here the scores [T, T] are written out on a CPU, see `_plain`
+FEW_ROWS = 4  # more rows of slots are attended to by two batched products on a CPU
 
 
 Prefixes = tuple[tuple[int, int], ...]
@@ -161,19 +163,19 @@ def slot_attention(
     query: Float[Tensor, "B H 1 D"],
     key: Float[Tensor, "B K L D"],
     value: Float[Tensor, "B K L D"],
-    slot_lengths: Int[Tensor, "B"],
+    seen: Bool[Tensor, "B L"],
     *,
     scale: float,
-    window: int | None,
 ) -> Float[Tensor, "B H 1 D"]:
-    """One new token per row over the cached tokens of its own slot; `slot_lengths` counts the new token."""
+    """One new token per row over those cached tokens of its own slot that it has seen."""
     batch, num_heads, _, width = query.shape
-    positions = torch.arange(key.shape[2], device=key.device)
-    mask = positions[None, :] < slot_lengths[:, None]
-    if window is not None:
-        mask &= positions[None, :] >= slot_lengths[:, None] - window
     grouped = query.reshape(batch, key.shape[1], -1, width)  # query heads of a group are rows over one key head
-    out = scaled_dot_product_attention(grouped, key, value, attn_mask=mask[:, None, None, :], scale=scale)
+    mask = seen[:, None, None, :]
+    if query.device.type == "cpu" and batch > FEW_ROWS:
+        scores = torch.matmul(grouped * scale, key.transpose(-1, -2)).masked_fill_(~mask, -torch.inf)
+        out = torch.matmul(torch.softmax(scores, dim=-1), value)
+    else:
+        out = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
     return out.reshape(batch, num_heads, 1, width)
 
 
@@ -188,7 +190,7 @@ def attention(
     sliding_window: int | None = None,
     sequence_lengths: tuple[int, ...] | None = None,
     shared_prefixes: Prefixes = (),
-    slot_lengths: Tensor | None = None,
+    seen_in_slots: Callable[[int | None], Tensor] | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     **_: object,
@@ -200,8 +202,8 @@ def attention(
     if softcap is not None or s_aux is not None:
         raise ValueError(f"{type(module).__name__} asks for soft caps or attention sinks")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    if slot_lengths is not None:
-        out = slot_attention(query, key, value, slot_lengths, scale=scale, window=sliding_window)
+    if seen_in_slots is not None:
+        out = slot_attention(query, key, value, seen_in_slots(sliding_window), scale=scale)
     else:
         if sequence_lengths is None:
             raise ValueError(f"{type(module).__name__} does not hand sequence_lengths to its attention")

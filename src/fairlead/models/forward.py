@@ -51,7 +51,8 @@ def noisy_embeddings(embedding: nn.Module, batch: PackedBatch, alpha: float, *, 
 def next_hidden_states(decoder: nn.Module, batch: PackedBatch, cache: AnyCache) -> Float[Tensor, "S D"]:
     """The hidden state that predicts each sequence's next token; the batch's tokens go into the cache.
 
-    The first call brings whole prompts, every later one a single token per row (`batch.lengths` all 1).
+    The tokens are whole prompts that `cache.enter` has announced, or a single one per row (`batch.lengths` all 1). A
+    padded cache knows prompts by being empty.
     """
     return (
         _next_in_slots(decoder, batch, cache) if isinstance(cache, SlotCache) else _next_padded(decoder, batch, cache)
@@ -59,8 +60,7 @@ def next_hidden_states(decoder: nn.Module, batch: PackedBatch, cache: AnyCache) 
 
 
 def _next_in_slots(decoder: nn.Module, batch: PackedBatch, cache: SlotCache) -> Float[Tensor, "S D"]:
-    if cache.longest == 0:
-        cache.expect_prompts(batch.lengths)
+    if cache.entering:
         out = decoder(
             input_ids=batch.input_ids[None],
             position_ids=batch.position_ids[None],
@@ -69,14 +69,12 @@ def _next_in_slots(decoder: nn.Module, batch: PackedBatch, cache: SlotCache) -> 
             sequence_lengths=batch.lengths,
         )
         return out.last_hidden_state[0, batch.last_tokens]
-    position_ids = cache.lengths[:, None]
-    cache.expect_token()
     out = decoder(
         input_ids=batch.input_ids[:, None],
-        position_ids=position_ids,
+        position_ids=cache.lengths[:, None] - 1,
         past_key_values=cache,
         use_cache=True,
-        slot_lengths=cache.lengths,
+        seen_in_slots=cache.seen,
     )
     return out.last_hidden_state[:, -1]
 

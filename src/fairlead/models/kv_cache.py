@@ -1,77 +1,123 @@
 """Keys and values of running generations. The only file that knows transformers' Cache API.
 
-`SlotCache` serves models on our attention function: one slot per row, each with its own length, no padding.
+`SlotCache` serves models on our attention function: one slot per row, each with its own length; rows come and go.
 `PaddedCache` serves the others: transformers' own cache over left-padded rows.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
+BLOCK = 32  # tokens by which all slots grow
+
+
+class _Entering(NamedTuple):
+    """Prompts on their way in: the first new row, and for each new row its prompt's place among the packed tokens."""
+
+    first_row: int
+    spans: tuple[slice, ...]
+
 
 class SlotCache(Cache):
-    """Keys and values in [B, K, capacity, D] per layer, allocated once; row b holds `lengths[b]` tokens."""
+    """Keys and values in [slots, K, capacity, D] per layer; row b of the batch is slot b and holds `lengths[b]` tokens.
 
-    def __init__(self, num_rows: int, capacity: int, device: torch.device) -> None:
+    Rows leave and new ones enter while the others stay where they are. The capacity grows by blocks with the longest
+    row and is read whole, so that a batched product over it meets one contiguous tensor (half of the time of a slice).
+    """
+
+    def __init__(self, num_slots: int, device: torch.device) -> None:
         super().__init__(layers=[])
-        self.capacity = capacity
-        self.lengths: Int[Tensor, "B"] = torch.zeros(num_rows, dtype=torch.int64, device=device)
-        self.longest = 0
+        self.lengths: Int[Tensor, "B"] = torch.zeros(0, dtype=torch.int64, device=device)
+        self._num_slots, self._capacity, self._longest = num_slots, 0, 0
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
-        self._prompt_lengths: tuple[int, ...] | None = None
+        self._entering: _Entering | None = None
+        self._seen: dict[int | None, Tensor] = {}  # of this step, by window
 
-    def expect_prompts(self, lengths: tuple[int, ...]) -> None:
-        """The next forward brings packed prompts of these lengths, one per slot, into empty slots."""
-        self._prompt_lengths = lengths
-        self.lengths = torch.tensor(lengths, dtype=torch.int64, device=self.lengths.device)
-        self.longest = max(lengths)
+    @property
+    def entering(self) -> bool:
+        """Whether the next forward brings prompts, not one token per row."""
+        return self._entering is not None
+
+    def enter(self, lengths: tuple[int, ...], owners: tuple[int, ...]) -> None:
+        """The next forward brings packed prompts of these lengths; new row i begins with prompt `owners[i]`."""
+        ends = torch.tensor(lengths).cumsum(0).tolist()
+        spans = tuple(slice(end - length, end) for end, length in zip(ends, lengths, strict=True))
+        self._entering = _Entering(len(self.lengths), tuple(spans[owner] for owner in owners))
+        entered = self.lengths.new_tensor([lengths[owner] for owner in owners])
+        self.lengths = torch.cat([self.lengths, entered])
+        assert len(self.lengths) <= self._num_slots
+        self._reach(max(lengths))
 
     def expect_token(self) -> None:
-        """The next forward brings one token per slot."""
-        self._prompt_lengths = None
+        """The next forward brings one token per row."""
+        self._entering = None
+        self._seen.clear()
         self.lengths = self.lengths + 1
-        self.longest += 1
+        self._reach(self._longest + 1)
 
-    def keep(self, rows: Int[Tensor, "B2"]) -> None:
-        """Drop all slots but these."""
-        self.lengths = self.lengths[rows]
-        self.longest = int(self.lengths.max())
-        self._keys = {layer: keys[rows] for layer, keys in self._keys.items()}
-        self._values = {layer: values[rows] for layer, values in self._values.items()}
+    def keep(self, rows: Sequence[int]) -> None:
+        """Row i of what goes on was row `rows[i]`. Only rows that change their place are copied."""
+        kept = self.lengths.new_tensor(rows)
+        self.lengths = self.lengths[kept]
+        self._longest = int(self.lengths.max()) if rows else 0
+        moved = [row for row, source in enumerate(rows) if row != source]
+        if not moved:
+            return
+        places, sources = self.lengths.new_tensor(moved), kept[moved]
+        for stored in (*self._keys.values(), *self._values.values()):
+            stored[places] = stored[sources]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Store the new keys and values; return what the new tokens attend to (packed prompts: themselves)."""
-        if layer_idx not in self._keys:
-            shape = (len(self.lengths), key_states.shape[1], self.capacity, key_states.shape[3])
-            self._keys[layer_idx] = key_states.new_zeros(shape)
-            self._values[layer_idx] = value_states.new_zeros((*shape[:3], value_states.shape[3]))
-        keys, values = self._keys[layer_idx], self._values[layer_idx]
-        if self._prompt_lengths is not None:
-            start = 0
-            for row, length in enumerate(self._prompt_lengths):
-                keys[row, :, :length] = key_states[0, :, start : start + length]
-                values[row, :, :length] = value_states[0, :, start : start + length]
-                start += length
+        keys = self._keys[layer_idx] = self._room(self._keys.get(layer_idx), key_states)
+        values = self._values[layer_idx] = self._room(self._values.get(layer_idx), value_states)
+        if self._entering is not None:
+            for row, span in enumerate(self._entering.spans, start=self._entering.first_row):
+                length = span.stop - span.start
+                keys[row, :, :length] = key_states[0, :, span]
+                values[row, :, :length] = value_states[0, :, span]
             return key_states, value_states
         rows = torch.arange(len(self.lengths), device=keys.device)
         keys[rows, :, self.lengths - 1] = key_states[:, :, 0]
         values[rows, :, self.lengths - 1] = value_states[:, :, 0]
-        return keys[:, :, : self.longest], values[:, :, : self.longest]
+        return keys[: len(rows)], values[: len(rows)]
+
+    def seen(self, window: int | None) -> Bool[Tensor, "B L"]:
+        """Which cached tokens the new token of each row attends to, itself included; made once for all layers."""
+        if window not in self._seen:
+            positions, ends = torch.arange(self._capacity, device=self.lengths.device), self.lengths[:, None]
+            mask = positions < ends
+            self._seen[window] = mask if window is None else mask & (positions >= ends - window)
+        return self._seen[window]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
-        """Tokens in the longest slot before the forward under way; positions are passed explicitly."""
-        return 0 if self._prompt_lengths is not None else self.longest - 1
+        """Tokens in the longest row before the forward under way; positions are passed explicitly."""
+        return 0 if self.entering else self._longest - 1
 
     @property
     def is_compileable(self) -> bool:
         """Shapes change with every token."""
         return False
+
+    def _reach(self, longest: int) -> None:
+        self._longest = max(self._longest, longest)
+        self._capacity = max(self._capacity, -(-self._longest // BLOCK) * BLOCK)
+
+    def _room(self, stored: Tensor | None, states: Tensor) -> Tensor:
+        """The layer's tensor with room for the longest row; new room holds zeros, which a mask must find finite."""
+        if stored is not None and stored.shape[2] == self._capacity:
+            return stored
+        grown = states.new_zeros(self._num_slots, states.shape[1], self._capacity, states.shape[3])
+        if stored is not None:
+            grown[:, :, : stored.shape[2]] = stored
+        return grown
 
 
 class PaddedCache:
@@ -81,11 +127,17 @@ class PaddedCache:
         self.states = DynamicCache()
         self.mask: Int[Tensor, "B T"] | None = None
 
-    def keep(self, rows: Int[Tensor, "B2"]) -> None:
-        """Drop all rows but these."""
-        self.states.batch_select_indices(rows)
+    @property
+    def entering(self) -> bool:
+        """Whether the next forward brings prompts, not one token per row."""
+        return self.mask is None
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Row i of what goes on was row `rows[i]`."""
         assert self.mask is not None
-        self.mask = self.mask[rows]
+        kept = torch.tensor(rows, dtype=torch.int64, device=self.mask.device)
+        self.states.batch_select_indices(kept)
+        self.mask = self.mask[kept]
 
 
 AnyCache = SlotCache | PaddedCache
