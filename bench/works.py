@@ -14,6 +14,7 @@ class Work:
     peer: str
     peer_name: str
     environment: str | None = None  # the peer's, in bench/.environments; None: our own
+    prepare: tuple[str, ...] = ()  # a script in bench/ and its options, run once before
     options: tuple[str, ...] = ()  # for both sides
     ours_options: tuple[str, ...] = ()
     peer_options: tuple[str, ...] = ()
@@ -24,5 +25,10 @@ WORKS = {
     "rollout": Work(
         what="64 real prompts, up to 128 new tokens, natural stops, log-probabilities", unit="tokens", wanted=2.5,
         ours="fairlead_rollout.py", peer="transformers_rollout.py", peer_name="transformers generate",
+    ),
+    "sft-unpacked": Work(
+        what="full SFT, 16 conversations a step, TRL pads them", unit="tokens", wanted=7,
+        ours="fairlead_train.py", peer="trl_train.py", peer_name="TRL SFTTrainer", environment="trl",
+        prepare=("rows.py", "sft"), options=("sft", "sft"), agree={"loss": 0.01},
     ),
 }  # fmt: skip

@@ -10,6 +10,8 @@ from torch.nn.functional import linear
 
 from fairlead.algos.masked import upcast
 
+WEIGHT_BLOCK = 512  # targets whose gradients of logits stay until one product adds them to the head's gradient
+
 
 def token_logprobs(
     logits: Float[Tensor, "M V"], targets: Int[Tensor, "M"], *, temperature: float = 1.0
@@ -37,9 +39,11 @@ def linear_logprobs(
 
     The same numbers as `token_logprobs(linear(hidden, weight, bias), targets)` and `entropy`, but the logits exist
     for `chunk` targets at a time, in the forward and in the backward pass, where they are computed again: 4 V bytes per
-    target are never held for all M. Gradients reach hidden, weight and bias, each only if it asks for one, so a frozen
-    head costs no product of its own. The entropy is a metric and carries no gradient; it costs passes over V numbers
-    per target, so only who reads it asks for it.
+    target are never held for all M. A trained head keeps the gradients of WEIGHT_BLOCK targets' logits in the hidden
+    states' dtype: its own gradient is as large as the head, and adding to it once a chunk costs more than the product.
+    Gradients reach hidden, weight and bias, each only if it asks for one, so a frozen head costs no product of its own.
+    The entropy is a metric and carries no gradient; it costs passes over V numbers per target, so only who reads it
+    asks for it.
     """
     logprobs, entropies, _, _ = _LinearLogprobs.apply(
         hidden, weight, bias, targets, temperature, chunk, with_entropy, False
@@ -122,25 +126,31 @@ class _LinearLogprobs(torch.autograd.Function):
         # Sums over chunks are kept in float32: a bfloat16 sum would lose the small chunks.
         grad_weight = torch.zeros_like(weight, dtype=dtype) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias, dtype=dtype) if ctx.needs_input_grad[2] else None
-        for start in range(0, len(targets), ctx.chunk):
-            part = slice(start, start + ctx.chunk)
-            # d logprob[target] / d logits = (one-hot(target) - softmax) / temperature; of the mean log-probability
-            # (1 / V - softmax) / temperature, of the log of the normaliser softmax / temperature
-            seeds = grad_logprobs[part, None] / ctx.temperature
-            uniform = grad_means[part, None] / ctx.temperature if ctx.with_mean else None
-            of_softmax = seeds if uniform is None else seeds + uniform - grad_totals[part, None] / ctx.temperature
-            logits = _logits(hidden[part], weight, bias, ctx.temperature)
-            grad_logits = logits.sub_(totals[part, None]).exp_().mul_(-of_softmax)
-            if uniform is not None:
-                grad_logits += uniform / grad_logits.shape[1]
-            grad_logits.scatter_add_(1, targets[part, None], seeds)
-            if grad_bias is not None:
-                grad_bias += grad_logits.sum(dim=0)
-            grad_logits = grad_logits.to(hidden.dtype)
+        block = ctx.chunk if grad_weight is None else max(ctx.chunk, WEIGHT_BLOCK)
+        for first in range(0, len(targets), block):
+            whole = slice(first, min(first + block, len(targets)))
+            grad_block = hidden.new_empty(whole.stop - first, len(weight))
+            for start in range(first, whole.stop, ctx.chunk):
+                part = slice(start, min(start + ctx.chunk, whole.stop))
+                # d logprob[target] / d logits = (one-hot(target) - softmax) / temperature; of the mean log-probability
+                # (1 / V - softmax) / temperature, of the log of the normaliser softmax / temperature
+                seeds = grad_logprobs[part, None] / ctx.temperature
+                uniform = grad_means[part, None] / ctx.temperature if ctx.with_mean else None
+                of_softmax = seeds
+                if uniform is not None:
+                    of_softmax = seeds + uniform - grad_totals[part, None] / ctx.temperature
+                logits = _logits(hidden[part], weight, bias, ctx.temperature)
+                grad_logits = logits.sub_(totals[part, None]).exp_().mul_(-of_softmax)
+                if uniform is not None:
+                    grad_logits += uniform / grad_logits.shape[1]
+                grad_logits.scatter_add_(1, targets[part, None], seeds)
+                if grad_bias is not None:
+                    grad_bias += grad_logits.sum(dim=0)
+                grad_block[start - first : part.stop - first] = grad_logits
             if grad_hidden is not None:
-                grad_hidden[part] = grad_logits @ weight
+                grad_hidden[whole] = grad_block @ weight
             if grad_weight is not None:
-                grad_weight += grad_logits.T @ hidden[part]
+                grad_weight += grad_block.T @ hidden[whole]
         return (
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight.dtype),
