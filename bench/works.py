@@ -21,10 +21,18 @@ class Work:
     agree: dict[str, float] = field(default_factory=dict)  # measured by both sides: greatest relative difference
 
 
+GENERATE = {
+    "ours": "fairlead_rollout.py", "peer": "transformers_rollout.py", "peer_name": "transformers generate",
+}  # fmt: skip
+
 WORKS = {
     "rollout": Work(
         what="64 real prompts, up to 128 new tokens, natural stops, log-probabilities", unit="tokens", wanted=2.5,
-        ours="fairlead_rollout.py", peer="transformers_rollout.py", peer_name="transformers generate",
+        **GENERATE, agree={"tokens": 0.25, "mean_logprob": 0.1},
+    ),
+    "decode": Work(
+        what="one prompt, one stream of up to 128 new tokens, log-probabilities", unit="tokens", wanted=1.5,
+        **GENERATE, options=("--prompts", "1"),
     ),
     "sft-unpacked": Work(
         what="full SFT, 16 conversations a step, TRL pads them", unit="tokens", wanted=7,
