@@ -148,8 +148,8 @@ BUGS = {
         ("config/online.py", "if s.temperature == 0 or s.top_k", "if s.top_k"),
     ],
     "deepspeed_chat_repeats_tokens_after_a_step": [
-        ("models/kv_cache.py", "self._prompt_lengths = None\n        self.lengths = self.lengths + 1",
-         "self._prompt_lengths = None\n        self.lengths = self.lengths.clone()"),
+        ("models/kv_cache.py", "self._seen.clear()\n        self.lengths = self.lengths + 1",
+         "self._seen.clear()\n        self.lengths = self.lengths.clone()"),
         ("models/kv_cache.py", "keys[rows, :, self.lengths - 1] = key_states[:, :, 0]",
          "keys[rows, :, self.lengths - 2] = key_states[:, :, 0]"),
     ],
@@ -165,9 +165,9 @@ BUGS = {
          'reference_logprobs=_matrix(per_sequence(roles, "reference", rows, batch, runtime)'),
     ],
     "colossalchat_streams_without_the_repetition_penalty": [
-        ("generate/engine.py", "        requests = [\n            _Request(prompt,",
+        ("generate/engine.py", "        requests = [\n            _Request(index, prompt,",
          "        sampling = sampling.model_copy(update={'repetition_penalty': 1.0}) if on_token else sampling\n"
-         "        requests = [\n            _Request(prompt,"),
+         "        requests = [\n            _Request(index, prompt,"),
     ],
     # test_stages.py
     "a_trained_reward_model_cannot_be_loaded_into_rl": [

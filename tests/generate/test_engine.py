@@ -8,10 +8,14 @@ import pytest
 import torch
 
 from fairlead.batches import PackedBatch
-from fairlead.config.common import SamplingConfig
+from fairlead.config.common import ModelConfig, RuntimeConfig, SamplingConfig
 from fairlead.generate import engine as engine_module
 from fairlead.generate.engine import Engine, Response
+from fairlead.models.build import add_frozen, add_trainable, ready
+from fairlead.models.prepacked import Prepacked
 from fairlead.models.roles import Roles
+from fairlead.models.sources import resolve
+from fairlead.runtime.start import Runtime, start
 from model_setting import TOLERANCE, frozen, in_training, packed, plain, rows_of, runtime_of
 from tiny import FAMILIES, WINDOW, tiny_tokenizer
 
@@ -208,6 +212,47 @@ def test_a_model_in_training_samples_as_it_is(tiny: Tiny, tuning: str) -> None:
     roles(packed(PROMPTS), "policy").logprobs.sum().backward()
     assert roles.training
     assert [r.tokens for r in respond(roles, PROMPTS, GREEDY)] == [r.tokens for r in respond(quiet, PROMPTS, GREEDY)]
+
+
+def half_precision(folder: Path, *, trainable: bool) -> tuple[Roles, Runtime]:
+    roles, runtime = Roles(), start(RuntimeConfig(device="cpu", dtype="bfloat16", num_threads=1))
+    if trainable:
+        model = ModelConfig(tuning="full")
+        add_trainable(roles, "policy", resolve(str(folder)), "logprobs", model, runtime, dropout=0.0)
+        return ready(roles, model, runtime), runtime
+    add_frozen(roles, "policy", resolve(str(folder)), "logprobs", runtime)
+    return roles, runtime
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_laid_out_weights_are_those_of_now(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, trainable: bool) -> None:
+    """In training they are made anew for every call; a frozen model keeps them, and says the same without them."""
+    made: list[Prepacked] = []
+
+    class Counted(Prepacked):
+        def __init__(self, model: torch.nn.Module) -> None:
+            super().__init__(model)
+            made.append(self)
+
+    monkeypatch.setattr(engine_module, "Prepacked", Counted)
+    roles, runtime = half_precision(tiny("llama"), trainable=trainable)
+    engine = Engine(roles, "policy", END_TOKENS, runtime)
+
+    def said(engine: Engine = engine) -> list[tuple[int, ...]]:
+        return [r.tokens for r in engine.generate(PROMPTS, GREEDY, seeds=range(len(PROMPTS)))]
+
+    first = said()
+    assert said() == first
+    assert len(made) == (2 if trainable else 1)
+    if trainable:
+        with torch.no_grad():
+            for parameter in roles.trainable("policy").values():
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+        assert said() != first
+    monkeypatch.setattr(engine_module, "free_memory_bytes", lambda: 0)
+    count = len(made)
+    assert said(Engine(roles, "policy", END_TOKENS, runtime)) == said(engine)
+    assert len(made) == count
 
 
 def _logprobs(responses: Sequence[Response]) -> torch.Tensor:

@@ -22,6 +22,7 @@ from fairlead.models.kv_cache import AnyCache, PaddedCache, SlotCache
 from fairlead.models.loading import output_embedding
 from fairlead.models.prepacked import Prepacked
 from fairlead.models.roles import Roles
+from fairlead.runtime.machine import free_memory_bytes
 from fairlead.runtime.ranks import reshard
 from fairlead.runtime.start import Runtime
 
@@ -236,11 +237,16 @@ class Engine:
 
     @contextmanager
     def _weights(self) -> Iterator[None]:
-        """The layout of weights that few rows at a time run fastest on; kept between calls where nothing is trained."""
-        if self._runtime.sharded or not self._runtime.fast:
+        """Weights laid out as few rows at a time read them fastest, where memory allows twice their copy.
+
+        The copy is kept between calls where nothing is trained.
+        """
+        model = self._roles.backbone(self._roles.roles[self._role].backbone)
+        room = self._prepacked or 2 * Prepacked.num_bytes(model) < free_memory_bytes()
+        if self._runtime.sharded or not self._runtime.fast or not room:
             yield
             return
-        prepacked = self._prepacked or Prepacked(self._roles.backbone(self._roles.roles[self._role].backbone))
+        prepacked = self._prepacked or Prepacked(model)
         if not any(role.trainable for role in self._roles.roles.values()):
             self._prepacked = prepacked
         with prepacked.in_use():

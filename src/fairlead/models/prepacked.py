@@ -17,11 +17,12 @@ class Prepacked:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._layers = [
-            (module, _laid_out(module.weight))
-            for module in model.modules()
-            if type(module) is nn.Linear and _can_be_laid_out(module.weight)
-        ]
+        self._layers = [(layer, _laid_out(weight)) for layer, weight in _layers(model)]
+
+    @staticmethod
+    def num_bytes(model: nn.Module) -> int:
+        """Memory that the copies of this model would take."""
+        return sum(weight.numel() * weight.element_size() for _, weight in _layers(model))
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -35,6 +36,11 @@ class Prepacked:
                 del layer.forward
 
 
+def _layers(model: nn.Module) -> list[tuple[nn.Linear, Tensor]]:
+    linear = [module for module in model.modules() if type(module) is nn.Linear]
+    return [(layer, layer.weight) for layer in linear if _can_be_laid_out(layer.weight)]
+
+
 def _can_be_laid_out(weight: Tensor) -> bool:
     """Whether torch has the kernels, and the weight is one that they are fast for; a sharded one is no plain tensor."""
     return (
@@ -42,6 +48,8 @@ def _can_be_laid_out(weight: Tensor) -> bool:
         and weight.dtype == torch.bfloat16
         and type(weight) is nn.Parameter
         and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+        and hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
 

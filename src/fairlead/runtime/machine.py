@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
@@ -41,6 +42,11 @@ def reset_peak_memory(device: torch.device) -> None:
     else:
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # see proc(5)
+
+
+def free_memory_bytes() -> int:
+    """What the machine could still give to a process, in bytes; a container's own limit is not seen."""
+    return psutil.virtual_memory().available
 
 
 def peak_memory_bytes(device: torch.device) -> int:
