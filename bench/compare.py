@@ -86,6 +86,7 @@ def compare(name: str, work: Work, alternations: int) -> dict[str, Any]:
     return {
         "work": name, "what": work.what, "unit": f"{work.unit}/s", "wanted": work.wanted,
         "ratio": {"median": statistics.median(ratios), "least": min(ratios), "greatest": max(ratios)},
+        "memory": {"ratio": _peak(ours) / _peak(peer), "wanted": work.wanted_memory},
         "fairlead": _summary(ours), "peer": {"name": work.peer_name, **_summary(peer)},
         "agree": {key: _difference(counted, key, allowed) for key, allowed in work.agree.items()},
         "environment": environment(),
@@ -133,9 +134,13 @@ def _rate(measured: dict[str, Any]) -> float:
 def _summary(side: Process) -> dict[str, Any]:
     return {
         "facts": side.facts["ready"], "rate": statistics.median(_rate(measured) for measured in side.rounds[1:]),
-        "peak_bytes": max(measured["peak_bytes"] for measured in side.rounds),
+        "peak_bytes": _peak(side),
         "rounds": [{key: value for key, value in measured.items() if key != "peak_bytes"} for measured in side.rounds],
     }  # fmt: skip
+
+
+def _peak(side: Process) -> int:
+    return max(measured["peak_bytes"] for measured in side.rounds)
 
 
 def _difference(counted: list[tuple[dict[str, Any], dict[str, Any]]], key: str, allowed: float) -> dict[str, Any]:
@@ -169,6 +174,7 @@ def main() -> int:
         ratio, agree = result["ratio"], result["agree"]
         spread = f"{ratio['least']:.2f} to {ratio['greatest']:.2f}"
         print(f"{name}: {ratio['median']:.2f} ({spread}), wanted {WORKS[name].wanted}")
+        print(f"  peak memory: {result['memory']['ratio']:.2f} of the peer's")
         for key, found in agree.items():
             print(f"  {key}: apart by {found['greatest_difference']:.2g}, allowed {found['allowed']:g}")
         holds &= all(found["holds"] for found in agree.values())

@@ -51,8 +51,13 @@ def steps_of(rows: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write both files."""
-    (name,) = sys.argv[1:]
+    """Write what is asked for."""
+    for name in sys.argv[1:]:
+        write(name)
+
+
+def write(name: str) -> None:
+    """Both files of these rows."""
     size, folder = ROWS_PER_STEP[name], CACHE / name
     folder.mkdir(parents=True, exist_ok=True)
     rows = _short_rows(name)
@@ -75,8 +80,6 @@ def main() -> None:
     if name == "pairs":
         about["score_head"] = _score_head(config)
     (folder / "steps.json").write_text(json.dumps(about))
-    for step in steps:
-        print({key: step[key] for key in ("rows", "tokens", "tokens_once")})
 
 
 def _short_rows(name: str) -> list[tuple[dict[str, Any], Example | PairExample]]:

@@ -18,12 +18,14 @@ class Work:
     options: tuple[str, ...] = ()  # for both sides
     ours_options: tuple[str, ...] = ()
     peer_options: tuple[str, ...] = ()
+    wanted_memory: float | None = None  # greatest ratio of the peaks
     agree: dict[str, float] = field(default_factory=dict)  # measured by both sides: greatest relative difference
 
 
 GENERATE = {
     "ours": "fairlead_rollout.py", "peer": "transformers_rollout.py", "peer_name": "transformers generate",
 }  # fmt: skip
+TRL = {"ours": "fairlead_train.py", "peer": "trl_train.py", "environment": "trl"}
 
 WORKS = {
     "rollout": Work(
@@ -34,9 +36,36 @@ WORKS = {
         what="one prompt, one stream of up to 128 new tokens, log-probabilities", unit="tokens", wanted=1.5,
         **GENERATE, options=("--prompts", "1"),
     ),
+    "sft-packed": Work(
+        what="full SFT, 16 conversations a step, TRL packs them into 4 rows of 1024 tokens", unit="tokens", wanted=3.5,
+        **TRL, peer_name="TRL SFTTrainer, packing", prepare=("rows.py", "sft"), options=("sft", "sft"),
+        peer_options=("--packing", "--batch", "1"), agree={"loss": 0.01}, wanted_memory=0.5,
+    ),
     "sft-unpacked": Work(
         what="full SFT, 16 conversations a step, TRL pads them", unit="tokens", wanted=7,
-        ours="fairlead_train.py", peer="trl_train.py", peer_name="TRL SFTTrainer", environment="trl",
-        prepare=("rows.py", "sft"), options=("sft", "sft"), agree={"loss": 0.01},
+        **TRL, peer_name="TRL SFTTrainer", prepare=("rows.py", "sft"), options=("sft", "sft"),
+        peer_options=("--batch", "2"), agree={"loss": 0.01}, wanted_memory=0.5,
+    ),
+    "reward": Work(
+        what="full reward model, 16 pairs a step", unit="pairs", wanted=2,
+        **TRL, peer_name="TRL RewardTrainer", prepare=("rows.py", "pairs"),
+        options=("reward", "pairs", "--unit", "rows"), peer_options=("--batch", "2"), agree={"loss": 0.02},
+    ),
+    "dpo": Work(
+        what="full DPO, 16 pairs a step, the reference's log-probabilities included", unit="pairs", wanted=4,
+        **TRL, peer_name="TRL DPOTrainer", prepare=("rows.py", "pairs"),
+        options=("dpo", "pairs", "--unit", "rows"), peer_options=("--batch", "2"), agree={"loss": 0.01},
+    ),
+    "own-reward": Work(
+        what="tokens of the reward model, a shared prompt counted once, beside SFT on the responses",
+        unit="tokens", wanted=0.85, ours="fairlead_train.py", peer="fairlead_train.py", peer_name="fairlead sft",
+        ours_options=("reward", "pairs", "--unit", "work"), peer_options=("sft", "responses"),
+        prepare=("rows.py", "pairs", "responses"),
+    ),
+    "own-dpo": Work(
+        what="tokens of DPO, a shared prompt counted once, 4/3 each with the reference, beside SFT on the responses",
+        unit="tokens", wanted=0.85, ours="fairlead_train.py", peer="fairlead_train.py", peer_name="fairlead sft",
+        ours_options=("dpo", "pairs", "--unit", "work"), peer_options=("sft", "responses"),
+        prepare=("rows.py", "pairs", "responses"),
     ),
 }  # fmt: skip
