@@ -11,7 +11,7 @@ what both sides must agree on (losses, tokens). It is written to bench/results/D
 """
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import os
 import platform
@@ -32,7 +32,10 @@ class Process:
 
     def __init__(self, script: str, python: str, options: list[str]) -> None:
         argv = [python, str(BENCH / "sides" / script), *options]
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        path = os.pathsep.join(filter(None, [str(BENCH), os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+        )
         self.script = script
         self.facts = self._hear()
         self.rounds: list[dict[str, Any]] = []
@@ -63,6 +66,8 @@ class Process:
 
 def compare(name: str, work: Work, alternations: int) -> dict[str, Any]:
     """Run both sides in turn."""
+    if work.prepare:
+        subprocess.run([sys.executable, *(str(BENCH / work.prepare[0]), *work.prepare[1:])], check=True)
     ours = Process(work.ours, sys.executable, [*work.options, *work.ours_options])
     peer = Process(work.peer, python_of(work.environment), [*work.options, *work.peer_options])
     sides = [ours, peer]
@@ -78,14 +83,13 @@ def compare(name: str, work: Work, alternations: int) -> dict[str, Any]:
         side.stop()
     counted = list(zip(ours.rounds[1:], peer.rounds[1:], strict=True))
     ratios = [_rate(own) / _rate(other) for own, other in counted]
-    result = {
+    return {
         "work": name, "what": work.what, "unit": f"{work.unit}/s", "wanted": work.wanted,
         "ratio": {"median": statistics.median(ratios), "least": min(ratios), "greatest": max(ratios)},
         "fairlead": _summary(ours), "peer": {"name": work.peer_name, **_summary(peer)},
         "agree": {key: _difference(counted, key, allowed) for key, allowed in work.agree.items()},
         "environment": environment(),
     }  # fmt: skip
-    return result
 
 
 def python_of(environment: str | None) -> str:
@@ -110,7 +114,8 @@ def environment() -> dict[str, Any]:
     """The machine; the packages are each side's facts."""
     return {
         "python": platform.python_version(), "machine": platform.machine(), "cpu": _cpu(), "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS", ""), "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "threads": os.environ.get("OMP_NUM_THREADS", ""),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
     }  # fmt: skip
 
 
@@ -162,7 +167,8 @@ def main() -> int:
         path = arguments.output / f"{result['environment']['date']}-{name}.json"
         path.write_text(json.dumps(result, indent=1) + "\n")
         ratio, agree = result["ratio"], result["agree"]
-        print(f"{name}: {ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['greatest']:.2f}), wanted {WORKS[name].wanted}")
+        spread = f"{ratio['least']:.2f} to {ratio['greatest']:.2f}"
+        print(f"{name}: {ratio['median']:.2f} ({spread}), wanted {WORKS[name].wanted}")
         for key, found in agree.items():
             print(f"  {key}: apart by {found['greatest_difference']:.2g}, allowed {found['allowed']:g}")
         holds &= all(found["holds"] for found in agree.values())

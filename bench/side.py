@@ -35,9 +35,12 @@ class Turn:
         self._say({"ready": facts, "imported_bytes": self._imported})
         self._wait()
 
-    def end(self, **measured: object) -> None:
-        """A round is over. `measured` holds `units` (what the rate counts) and whatever both sides must agree on."""
-        seconds = time.perf_counter() - self._start
+    def end(self, *, seconds_before: float = 0.0, **measured: object) -> None:
+        """A round is over. `measured` holds `units` (what the rate counts) and whatever both sides must agree on.
+
+        `seconds_before` is work of this round that was done and timed before the first one.
+        """
+        seconds = time.perf_counter() - self._start + seconds_before
         self._say({"seconds": seconds, **measured, "peak_bytes": _peak() - self._imported})
         self._wait()
 

@@ -14,6 +14,7 @@ class Work:
     peer: str
     peer_name: str
     environment: str | None = None  # the peer's, in bench/.environments; None: our own
+    prepare: tuple[str, ...] = ()  # a script in bench/ and its options, run once before
     options: tuple[str, ...] = ()  # for both sides
     ours_options: tuple[str, ...] = ()
     peer_options: tuple[str, ...] = ()
@@ -24,5 +25,10 @@ WORKS = {
     "rollout": Work(
         what="64 real prompts, up to 128 new tokens, natural stops, log-probabilities", unit="tokens", wanted=2.5,
         ours="fairlead_rollout.py", peer="transformers_rollout.py", peer_name="transformers generate",
+    ),
+    "grpo": Work(
+        what="full GRPO, 8 prompts x 8 responses of 64 tokens, 2 optimizer steps, a rule as reward", unit="tokens",
+        wanted=4, ours="fairlead_online.py", peer="trl_grpo.py", peer_name="TRL GRPOTrainer", environment="trl",
+        prepare=("prompts.py",), options=("grpo",), agree={"tokens": 0.0, "steps": 0.0},
     ),
 }  # fmt: skip
