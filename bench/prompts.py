@@ -2,8 +2,8 @@
 
     python bench/prompts.py [--reward]     # writes bench/.cache/online/
 
-- `prompts.json`: the first rows of alpaca_en_demo that have no input. Every iteration answers all of them, so the order in
-  which a library shuffles them does not matter.
+- `prompts.json`: the first rows of alpaca_en_demo that have no input. Every iteration answers all of them, so the order
+  in which a library shuffles them does not matter.
 - `endless/`: the starter model with another end token, one that it never says. All responses then have the longest
   length, on both sides, and nothing of either library is changed for it.
 - `reward/`: a reward model on that base, a LoRA adapter of one short fairlead stage: its scores matter to nobody here.

@@ -31,4 +31,10 @@ WORKS = {
         wanted=4, ours="fairlead_online.py", peer="trl_grpo.py", peer_name="TRL GRPOTrainer", environment="trl",
         prepare=("prompts.py",), options=("grpo",), agree={"tokens": 0.0, "steps": 0.0},
     ),
+    "ppo": Work(
+        what="PPO with LoRA, four roles, 32 prompts, responses of 48 tokens, 2 epochs of one step", unit="tokens",
+        wanted=4, ours="fairlead_online.py", peer="trl_ppo.py", peer_name="TRL 1.12 PPOTrainer", environment="trl-ppo",
+        prepare=("prompts.py", "--reward"), options=("ppo", "--max-new-tokens", "48"),
+        agree={"tokens": 0.0, "steps": 0.0},
+    ),
 }  # fmt: skip

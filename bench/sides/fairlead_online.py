@@ -1,7 +1,7 @@
 """fairlead's own GRPO or PPO, from `train_grpo` or `train_ppo`; a round is one iteration.
 
-In bfloat16 with float32 master weights, as fairlead does; the options are those of bench/prompts.py. The loop is the real
-one: the turn changes where it records an iteration.
+In bfloat16 with float32 master weights, as fairlead does; the options are those of bench/prompts.py. The loop is the
+real one: the turn changes where it records an iteration.
 """
 
 import argparse

@@ -91,7 +91,7 @@ class Round(transformers.TrainerCallback):
             attention=model.config._attn_implementation, threads=torch.get_num_threads(),
         )  # fmt: skip
 
-    def on_log(self, _arguments: Any, state: transformers.TrainerState, *_: Any, logs: Any, **__: Any) -> None:
+    def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
         """The optimizer steps on one generation are done."""
         if "completions/mean_length" not in logs:
             return
