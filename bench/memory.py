@@ -59,13 +59,13 @@ def train(stage: str) -> None:
     from side import _peak, _resident
 
     from fairlead.config.common import BatchConfig, DataConfig, MicroBatchConfig, ModelConfig, SamplingConfig
-    from fairlead.config.online import PpoConfig
+    from fairlead.config.online import PpoConfig, PromptsConfig
     from fairlead.config.stages import SftConfig
     from fairlead.train.ppo import train_ppo
     from fairlead.train.sft import train_sft
 
     imported = _resident()
-    common = {"model": ModelConfig(name=prompts.models()["endless"]), "runtime": prompts.COMMON["runtime"]}
+    common = {"model": ModelConfig(name=str(prompts.CACHE / "endless")), "runtime": prompts.COMMON["runtime"]}
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "run")
         if stage == "sft":
@@ -73,9 +73,10 @@ def train(stage: str) -> None:
             batch = BatchConfig(rows=16, micro_batch_tokens=MICRO_BATCH_TOKENS)
             train_sft(SftConfig(output=output, data=data, batch=batch, num_epochs=1, **common))
         else:
+            prompt_rows = PromptsConfig(train=(str(prompts.CACHE / "short.json"),), max_length=LONGEST)
             train_ppo(
                 PpoConfig(
-                    output=output, data=prompts.prompts("ppo"), reward_model=str(prompts.REWARD), num_iterations=2,
+                    output=output, data=prompt_rows, reward_model=str(prompts.REWARD), num_iterations=2,
                     prompts_per_iteration=32, mini_batch_size=16, num_epochs=1,
                     sampling=SamplingConfig(max_new_tokens=NEW_TOKENS),
                     batch=MicroBatchConfig(micro_batch_tokens=MICRO_BATCH_TOKENS), **common,

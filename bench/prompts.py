@@ -2,8 +2,9 @@
 
     python bench/prompts.py [--reward]     # writes bench/.cache/online/
 
-- `prompts.json`: the first rows of alpaca_en_demo that have no input. Every iteration answers all of them, so the order
-  in which a library shuffles them does not matter.
+- `short.json`: the first prompts of alpaca_en_demo, 35 to 65 tokens with the chat template. `mixed.json`: those of
+  dpo_en_demo that have one turn, 40 to 500 tokens. Every iteration of a work answers the first few of them, all of them
+  each time, so the order in which a library shuffles does not matter.
 - `endless/`: the starter model with another end token, one that it never says. All responses then have the longest
   length, on both sides, and nothing of either library is changed for it.
 - `reward/`: a reward model on that base, a LoRA adapter of one short fairlead stage: its scores matter to nobody here.
@@ -12,6 +13,7 @@
 import json
 import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from fairlead.artifacts.stages import stage_folder
@@ -26,15 +28,20 @@ from fairlead.config.common import (
 )
 from fairlead.config.online import GrpoConfig, KlConfig, PpoConfig, PpoKlConfig, PromptsConfig
 from fairlead.config.stages import RewardConfig
+from fairlead.data.examples import task_examples
+from fairlead.data.load import read_prompts
 from fairlead.data.starter import resolve_paths
 from fairlead.models.sources import resolve
 from fairlead.runtime.environment import cache_folder
 from fairlead.train.reward import train_reward
+from fairlead.train.rows import policy_source, template_of
 
 CACHE = Path(__file__).parent / ".cache" / "online"
 REWARD = stage_folder(CACHE / "reward", "reward")
 REWARD_FUNCTION = Path(__file__).parent / "sides" / "distinct.py"
-NUM_PROMPTS = {"grpo": 8, "ppo": 32}
+SETS = {"short": "alpaca_en_demo", "mixed": "dpo_en_demo"}
+NUM_PROMPTS = 32  # of a set, more than any work takes
+LONGEST = 512  # tokens of a prompt; fairlead's default
 END, UNSAID = "<|im_end|>", "<|endoftext|>"
 NEVER = 10**6  # iterations: the peer saves nothing either
 COMMON = {
@@ -43,42 +50,38 @@ COMMON = {
 }  # fmt: skip
 
 
-def grpo(output: str, *, model: str, max_new_tokens: int) -> GrpoConfig:
-    """8 responses to each of 8 prompts, 2 optimizer steps; the KL in the loss, as TRL has it; fairlead's defaults."""
+def grpo(output: str, asked: Namespace) -> GrpoConfig:
+    """A group of responses to each prompt, 2 optimizer steps; the KL in the loss, as TRL has it."""
     return GrpoConfig(
-        output=output, model=ModelConfig(name=model, tuning="full"), data=prompts("grpo"),
-        rewards=(f"{REWARD_FUNCTION}:distinct_characters",), prompts_per_iteration=NUM_PROMPTS["grpo"],
-        num_responses_per_prompt=8, mini_batch_size=32, sampling=SamplingConfig(max_new_tokens=max_new_tokens),
-        optim=OptimConfig(lr=1e-6, schedule="constant"), kl=KlConfig(coef=0.04, where="loss", estimator="k3"), **COMMON,
+        output=output, model=ModelConfig(name=_folder(asked.model), tuning="full"), data=data(asked),
+        rewards=(f"{REWARD_FUNCTION}:distinct_characters",), prompts_per_iteration=asked.num_prompts,
+        num_responses_per_prompt=asked.group, mini_batch_size=asked.num_prompts * asked.group // 2,
+        sampling=SamplingConfig(max_new_tokens=asked.max_new_tokens), optim=OptimConfig(lr=1e-6, schedule="constant"),
+        kl=KlConfig(coef=0.04, where="loss", estimator="k3"), **COMMON,
     )  # fmt: skip
 
 
-def ppo(output: str, *, model: str, max_new_tokens: int) -> PpoConfig:
-    """32 prompts, 2 epochs of one optimizer step each; LoRA; fairlead's defaults."""
+def ppo(output: str, asked: Namespace) -> PpoConfig:
+    """A response to each prompt, 2 epochs of one optimizer step each; LoRA."""
     return PpoConfig(
-        output=output, model=ModelConfig(name=model), data=prompts("ppo"), reward_model=str(REWARD),
-        prompts_per_iteration=NUM_PROMPTS["ppo"], mini_batch_size=NUM_PROMPTS["ppo"], num_epochs=2,
-        sampling=SamplingConfig(max_new_tokens=max_new_tokens), optim=OptimConfig(lr=1e-6, schedule="constant"),
+        output=output, model=ModelConfig(name=_folder(asked.model)), data=data(asked), reward_model=str(REWARD),
+        prompts_per_iteration=asked.num_prompts, mini_batch_size=asked.num_prompts, num_epochs=2,
+        sampling=SamplingConfig(max_new_tokens=asked.max_new_tokens), optim=OptimConfig(lr=1e-6, schedule="constant"),
         kl=PpoKlConfig(coef=0.05), **COMMON,
     )  # fmt: skip
 
 
-def prompts(stage: str) -> PromptsConfig:
-    """As many as an iteration of the stage answers."""
-    return PromptsConfig(train=(str(CACHE / "prompts.json"),), max_rows=NUM_PROMPTS[stage])
-
-
-def models() -> dict[str, str]:
-    """Folders of the model with its own end token, the one without, and the reward model's adapter."""
-    return json.loads((CACHE / "models.json").read_text())
+def data(asked: Namespace) -> PromptsConfig:
+    """The first prompts of a set."""
+    return PromptsConfig(train=(str(CACHE / f"{asked.prompts}.json"),), max_rows=asked.num_prompts, max_length=LONGEST)
 
 
 def main() -> None:
     """Write all three, and where the models are."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    (path,) = resolve_paths(["alpaca_en_demo"], cache_folder())
-    records = [record for record in json.loads(path.read_text(encoding="utf-8")) if not record["input"]]
-    (CACHE / "prompts.json").write_text(json.dumps(records[: max(NUM_PROMPTS.values())]))
+    for name, dataset in SETS.items():
+        texts = _short_enough(dataset)[:NUM_PROMPTS]
+        (CACHE / f"{name}.json").write_text(json.dumps([{"instruction": text, "output": "-"} for text in texts]))
     natural, endless = resolve(ModelConfig().name).base.folder, CACHE / "endless"
     if not endless.is_dir():
         shutil.copytree(natural, endless, ignore=shutil.ignore_patterns("*.sha256"))
@@ -87,6 +90,20 @@ def main() -> None:
         _train_reward(str(endless))
     models = {"natural": str(natural), "endless": str(endless), "reward": str(REWARD / "model")}
     (CACHE / "models.json").write_text(json.dumps(models))
+
+
+def _folder(model: str) -> str:
+    return json.loads((CACHE / "models.json").read_text())[model]
+
+
+def _short_enough(dataset: str) -> list[str]:
+    """What the user says in the rows of one turn that stay whole."""
+    template = template_of(policy_source(ModelConfig(), LONGEST))
+    records = read_prompts(resolve_paths([dataset], cache_folder())).records
+    tasks, _ = task_examples(records, template, LONGEST, cut_long=False)
+    fit = {task.prompt for task in tasks}
+    texts = [record.messages[0].content for record in records if [m.role for m in record.messages] == ["user"]]
+    return [text for text in texts if text in fit]
 
 
 def _end_with(folder: Path, token: str) -> None:

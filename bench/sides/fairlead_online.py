@@ -4,13 +4,13 @@ In bfloat16 with float32 master weights, as fairlead does; the options are those
 real one: the turn changes where it records an iteration.
 """
 
-import argparse
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import prompts
+from online import parser
 from side import Turn
 
 from fairlead.train.grpo import train_grpo
@@ -23,12 +23,8 @@ STAGES = {"grpo": (prompts.grpo, train_grpo), "ppo": (prompts.ppo, train_ppo)}
 
 def main() -> None:
     """Train until told to stop."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("stage", choices=STAGES)
-    parser.add_argument("--model", choices=("natural", "endless"), default="endless")
-    parser.add_argument("--max-new-tokens", type=int, default=64)
-    arguments = parser.parse_args()
-    config_of, train = STAGES[arguments.stage]
+    asked = parser().parse_args()
+    config_of, train = STAGES[asked.stage]
     turn = Turn()
     turn.imported()
     steps: list[int] = []
@@ -40,7 +36,7 @@ def main() -> None:
 
     def record_and_wait(stage: Stage, step: int, metrics: Mapping[str, float], **counts: Any) -> None:
         record(stage, step, metrics, **counts)
-        tokens = metrics["response_length"] * num_responses(stage.config)
+        tokens = metrics["response_length"] * asked.num_prompts * asked.group
         phases = {name: seconds for name, seconds in counts.items() if name.endswith("_seconds")}
         turn.end(units=tokens, tokens=counts["tokens"], steps=len(steps), kl=metrics["kl_mean"], phases=phases)
         steps.clear()
@@ -51,13 +47,7 @@ def main() -> None:
 
     Stage.begin, Stage.record, Optimizer.step = begin_and_wait, record_and_wait, take_and_count
     with tempfile.TemporaryDirectory() as folder:
-        model = prompts.models()[arguments.model]
-        train(config_of(str(Path(folder) / "run"), model=model, max_new_tokens=arguments.max_new_tokens))
-
-
-def num_responses(config: Any) -> int:
-    """Responses of an iteration."""
-    return config.prompts_per_iteration * getattr(config, "num_responses_per_prompt", 1)
+        train(config_of(str(Path(folder) / "run"), asked))
 
 
 if __name__ == "__main__":

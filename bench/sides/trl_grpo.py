@@ -13,11 +13,9 @@ of fairlead but the folder bench/.cache/online.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -25,10 +23,10 @@ import torch
 import transformers
 import trl
 from distinct import distinct_characters
+from online import conversations, models, parser
 from side import Turn
 
-CACHE = Path(__file__).parents[1] / ".cache" / "online"
-NUM_PROMPTS, GROUP, NUM_STEPS = 8, 8, 2  # as in bench/prompts.py
+NUM_STEPS = 2  # as in bench/prompts.py
 PHASES = {
     "_generate_single_turn": "generate_seconds", "_calculate_rewards": "score_seconds",
     "_get_per_token_logps_and_entropies": "measure_seconds",
@@ -37,19 +35,16 @@ PHASES = {
 
 def main() -> None:
     """Train until told to stop."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("stage", choices=("grpo",))
-    parser.add_argument("--model", choices=("natural", "endless"), default="endless")
-    parser.add_argument("--max-new-tokens", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=16, help="per_device_train_batch_size: responses of a micro-batch")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of the weights")
-    parser.add_argument("--no-autocast", action="store_true", help="bf16=False: compute in the dtype of the weights")
-    arguments = parser.parse_args()
+    options = parser()
+    options.add_argument("--batch", type=int, required=True, help="per_device_train_batch_size: responses")
+    options.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of the weights")
+    options.add_argument("--no-autocast", action="store_true", help="bf16=False: compute in the dtype of the weights")
+    asked = options.parse_args()
     turn = Turn()
     turn.imported()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(arguments, folder)
-        trainer.add_callback(Round(turn, trainer, arguments))
+        trainer = trainer_of(asked, folder)
+        trainer.add_callback(Round(turn, trainer, asked))
         trainer.train()
 
 
@@ -80,14 +75,14 @@ class Timed(trl.GRPOTrainer):
 class Round(transformers.TrainerCallback):
     """Changes the turn when TRL has logged an iteration."""
 
-    def __init__(self, turn: Turn, trainer: Timed, arguments: argparse.Namespace) -> None:
-        self._turn, self._trainer, self._arguments, self._tokens = turn, trainer, arguments, 0
+    def __init__(self, turn: Turn, trainer: Timed, asked: argparse.Namespace) -> None:
+        self._turn, self._trainer, self._asked, self._tokens = turn, trainer, asked, 0
 
     def on_train_begin(self, *_: Any, model: torch.nn.Module, **__: Any) -> None:
         """All is loaded."""
         packages = {package.__name__: package.__version__ for package in (torch, transformers, trl)}
         self._turn.begin(
-            packages=packages, options=vars(self._arguments), weights=str(next(model.parameters()).dtype),
+            packages=packages, options=vars(self._asked), weights=str(next(model.parameters()).dtype),
             attention=model.config._attn_implementation, threads=torch.get_num_threads(),
         )  # fmt: skip
 
@@ -96,28 +91,25 @@ class Round(transformers.TrainerCallback):
         if "completions/mean_length" not in logs:
             return
         tokens, self._tokens = logs["num_tokens"] - self._tokens, logs["num_tokens"]
-        self._turn.end(
-            units=logs["completions/mean_length"] * NUM_PROMPTS * GROUP, tokens=tokens, steps=NUM_STEPS, kl=logs["kl"],
-            phases=dict(self._trainer.phases),
-        )  # fmt: skip
+        units = logs["completions/mean_length"] * self._asked.num_prompts * self._asked.group
+        phases = dict(self._trainer.phases)
+        self._turn.end(units=units, tokens=tokens, steps=NUM_STEPS, kl=logs["kl"], phases=phases)
         self._trainer.phases.clear()
 
 
-def trainer_of(arguments: argparse.Namespace, folder: str) -> Timed:
+def trainer_of(asked: argparse.Namespace, folder: str) -> Timed:
     """The trainer, ready to start."""
-    records = json.loads((CACHE / "prompts.json").read_text())[:NUM_PROMPTS]
-    table = datasets.Dataset.from_list([{"prompt": [{"role": "user", "content": r["instruction"]}]} for r in records])
-    responses_per_step = NUM_PROMPTS * GROUP // NUM_STEPS
+    num_responses = asked.num_prompts * asked.group
     options = trl.GRPOConfig(
-        output_dir=folder, max_steps=10**6, per_device_train_batch_size=arguments.batch,
-        gradient_accumulation_steps=responses_per_step // arguments.batch, generation_batch_size=NUM_PROMPTS * GROUP,
-        num_generations=GROUP, max_completion_length=arguments.max_new_tokens, temperature=1.0, beta=0.04,
+        output_dir=folder, max_steps=10**6, per_device_train_batch_size=asked.batch,
+        gradient_accumulation_steps=num_responses // NUM_STEPS // asked.batch, generation_batch_size=num_responses,
+        num_generations=asked.group, max_completion_length=asked.max_new_tokens, temperature=1.0, beta=0.04,
         learning_rate=1e-6, lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, use_cpu=True,
-        bf16=not arguments.no_autocast, gradient_checkpointing=False, save_strategy="no", logging_steps=NUM_STEPS,
-        report_to="none", disable_tqdm=True, model_init_kwargs={"dtype": arguments.dtype},
+        bf16=not asked.no_autocast, gradient_checkpointing=False, save_strategy="no", logging_steps=NUM_STEPS,
+        report_to="none", disable_tqdm=True, model_init_kwargs={"dtype": asked.dtype},
     )  # fmt: skip
-    model = json.loads((CACHE / "models.json").read_text())[arguments.model]
-    return Timed(model, reward, options, train_dataset=table)
+    table = datasets.Dataset.from_list([{"prompt": messages} for messages in conversations(asked)])
+    return Timed(models()[asked.model], reward, options, train_dataset=table)
 
 
 def reward(completions: list[list[dict[str, str]]], **_: Any) -> list[float]:

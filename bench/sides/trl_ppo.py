@@ -15,11 +15,9 @@ It needs nothing of fairlead but the folder bench/.cache/online. TRL removed PPO
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -27,11 +25,11 @@ import peft
 import torch
 import transformers
 import trl
+from online import conversations, models, parser
 from side import Turn
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
-CACHE = Path(__file__).parents[1] / ".cache" / "online"
-NUM_PROMPTS, NUM_EPOCHS = 32, 2  # as in bench/prompts.py
+NUM_EPOCHS = 2  # as in bench/prompts.py
 PADDING = "<repo_name>"  # TRL takes every padding token for padding, so it must be one that neither side says
 LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PHASES = {"batch_generation": "generate_seconds", "get_reward": "score_seconds"}
@@ -39,17 +37,15 @@ PHASES = {"batch_generation": "generate_seconds", "get_reward": "score_seconds"}
 
 def main() -> None:
     """Train until told to stop."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("stage", choices=("ppo",))
-    parser.add_argument("--max-new-tokens", type=int, default=48)
-    parser.add_argument("--batch", type=int, default=NUM_PROMPTS, help="per_device_train_batch_size")
-    arguments = parser.parse_args()
+    options = parser()
+    options.add_argument("--batch", type=int, required=True, help="per_device_train_batch_size: responses")
+    asked = options.parse_args()
     turn = Turn()
     turn.imported()
     phases = timed_phases()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(arguments, folder)
-        trainer.add_callback(Round(turn, trainer, phases, arguments))
+        trainer = trainer_of(asked, folder)
+        trainer.add_callback(Round(turn, trainer, phases, asked))
         trainer.train()
 
 
@@ -76,8 +72,8 @@ def timed_phases() -> dict[str, float]:
 class Round(transformers.TrainerCallback):
     """Changes the turn between two iterations."""
 
-    def __init__(self, turn: Turn, trainer: Any, phases: dict[str, float], arguments: argparse.Namespace) -> None:
-        self._turn, self._trainer, self._phases, self._arguments = turn, trainer, phases, arguments
+    def __init__(self, turn: Turn, trainer: Any, phases: dict[str, float], asked: argparse.Namespace) -> None:
+        self._turn, self._trainer, self._phases, self._asked = turn, trainer, phases, asked
         self._steps: list[int] = []
         take_step = trainer.optimizer.optimizer.step
 
@@ -93,7 +89,7 @@ class Round(transformers.TrainerCallback):
         model = self._trainer.model.policy
         trained = {str(p.dtype) for p in self._trainer.model.parameters() if p.requires_grad}
         self._turn.begin(
-            packages=packages, options=vars(self._arguments), weights=str(model.dtype), trained=sorted(trained),
+            packages=packages, options=vars(self._asked), weights=str(model.dtype), trained=sorted(trained),
             attention=model.config._attn_implementation, threads=torch.get_num_threads(),
             num_trained=sum(p.numel() for p in self._trainer.model.parameters() if p.requires_grad),
         )  # fmt: skip
@@ -101,38 +97,35 @@ class Round(transformers.TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """An iteration is done: TRL counts it as a step. Both roles take a step where TRL takes one."""
         kl = self._trainer.state.log_history[-1]["objective/kl"]
-        units = NUM_PROMPTS * self._arguments.max_new_tokens
+        units = self._asked.num_prompts * self._asked.max_new_tokens
         tokens = units + sum(map(len, self._trainer.train_dataset["input_ids"]))
         self._turn.end(units=units, tokens=tokens, steps=2 * len(self._steps), kl=kl, phases=dict(self._phases))
         self._steps.clear()
         self._phases.clear()
 
 
-def trainer_of(arguments: argparse.Namespace, folder: str) -> PPOTrainer:
+def trainer_of(asked: argparse.Namespace, folder: str) -> PPOTrainer:
     """The trainer, ready to start."""
-    models = json.loads((CACHE / "models.json").read_text())
-    tokenizer = transformers.AutoTokenizer.from_pretrained(models["endless"], padding_side="left", pad_token=PADDING)
-    records = json.loads((CACHE / "prompts.json").read_text())[:NUM_PROMPTS]
+    weights = models()["endless"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(weights, padding_side="left", pad_token=PADDING)
     prompts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": record["instruction"]}], add_generation_prompt=True, return_dict=False
-        )
-        for record in records
+        tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        for messages in conversations(asked)
     ]
     policy = peft.get_peft_model(
-        transformers.AutoModelForCausalLM.from_pretrained(models["endless"], dtype="bfloat16"),
+        transformers.AutoModelForCausalLM.from_pretrained(weights, dtype="bfloat16"),
         peft.LoraConfig(r=16, lora_alpha=32, target_modules=LAYERS, task_type="CAUSAL_LM"),
         autocast_adapter_dtype=False,
     )
-    critic = scorer(models["endless"])
+    critic = scorer(weights)
     critic.requires_grad_(False)
     peft.inject_adapter_in_model(peft.LoraConfig(r=16, lora_alpha=32, target_modules=LAYERS), critic)
     critic.score.requires_grad_(True)
-    reward = peft.PeftModel.from_pretrained(scorer(models["endless"]), models["reward"]).merge_and_unload()
+    reward = peft.PeftModel.from_pretrained(scorer(weights), models()["reward"]).merge_and_unload()
     options = PPOConfig(
-        output_dir=folder, total_episodes=10**6, per_device_train_batch_size=arguments.batch,
-        gradient_accumulation_steps=NUM_PROMPTS // arguments.batch, num_mini_batches=1, num_ppo_epochs=NUM_EPOCHS,
-        local_rollout_forward_batch_size=NUM_PROMPTS, response_length=arguments.max_new_tokens, temperature=1.0,
+        output_dir=folder, total_episodes=10**6, per_device_train_batch_size=asked.batch,
+        gradient_accumulation_steps=asked.num_prompts // asked.batch, num_mini_batches=1, num_ppo_epochs=NUM_EPOCHS,
+        local_rollout_forward_batch_size=asked.num_prompts, response_length=asked.max_new_tokens, temperature=1.0,
         kl_coef=0.05, learning_rate=1e-6, lr_scheduler_type="constant", weight_decay=0.0, use_cpu=True, bf16=True,
         gradient_checkpointing=False, num_sample_generations=0, save_strategy="no", logging_steps=1, report_to="none",
         disable_tqdm=True,
