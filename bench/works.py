@@ -68,4 +68,31 @@ WORKS = {
         ours_options=("dpo", "pairs", "--unit", "work"), peer_options=("sft", "responses"),
         prepare=("rows.py", "pairs", "responses"),
     ),
+    "grpo": Work(
+        what="full GRPO, 4 prompts x 8 responses of 64 tokens, 2 optimizer steps, a rule as reward", unit="tokens",
+        wanted=4, ours="fairlead_online.py", peer="trl_grpo.py", peer_name="TRL GRPOTrainer", environment="trl",
+        prepare=("prompts.py",),
+        options=("grpo", "--num-prompts", "4", "--group", "8", "--max-new-tokens", "64"),
+        peer_options=("--batch", "16"), agree={"tokens": 0.0, "steps": 0.0},
+    ),
+    "grpo-mixed": Work(
+        what="the same, 4 prompts of 40 to 500 tokens x 4 responses", unit="tokens",
+        wanted=4, ours="fairlead_online.py", peer="trl_grpo.py", peer_name="TRL GRPOTrainer", environment="trl",
+        prepare=("prompts.py",),
+        options=("grpo", "--prompts", "mixed", "--num-prompts", "4", "--group", "4", "--max-new-tokens", "64"),
+        peer_options=("--batch", "8"), agree={"tokens": 0.0, "steps": 0.0},
+    ),
+    "ppo": Work(
+        what="PPO with LoRA, four roles, 16 responses of 48 tokens, 2 epochs of one step", unit="tokens",
+        wanted=4, ours="fairlead_online.py", peer="trl_ppo.py", peer_name="TRL 1.12 PPOTrainer", environment="trl-ppo",
+        prepare=("prompts.py", "--reward"), options=("ppo", "--num-prompts", "16", "--max-new-tokens", "48"),
+        peer_options=("--batch", "16"), agree={"tokens": 0.0, "steps": 0.0},
+    ),
+    "ppo-mixed": Work(
+        what="the same, 8 prompts of 40 to 500 tokens", unit="tokens",
+        wanted=4, ours="fairlead_online.py", peer="trl_ppo.py", peer_name="TRL 1.12 PPOTrainer", environment="trl-ppo",
+        prepare=("prompts.py", "--reward"),
+        options=("ppo", "--prompts", "mixed", "--num-prompts", "8", "--max-new-tokens", "48"),
+        peer_options=("--batch", "8"), agree={"tokens": 0.0, "steps": 0.0},
+    ),
 }  # fmt: skip

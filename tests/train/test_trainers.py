@@ -70,6 +70,18 @@ def test_one_line_per_step_in_metrics_and_timings(stages, trainer):
     assert evaluation.stage.sizes["tokens"] == sum(row["tokens"] for row in metrics)
 
 
+@pytest.mark.parametrize("trainer", ["ppo", "grpo"])
+def test_the_phases_of_an_iteration_are_timed(stages, trainer):
+    phases = {"generate", "score", "measure", "learn_policy"} | ({"learn_critic"} if trainer == "ppo" else set())
+    rows = rows_of(stages[trainer] / "timings.jsonl")
+    for row in rows:
+        taken = {key.removesuffix("_seconds"): row[key] for key in row if key.endswith("_seconds")}
+        assert taken.keys() - {"save"} == phases
+        assert all(seconds > 0 for seconds in taken.values())
+        assert sum(taken.values()) <= row["seconds"]
+    assert ["save_seconds" in row for row in rows] == [False, True, True]  # of the iteration before, as in `seconds`
+
+
 @pytest.mark.parametrize("trainer", ["sft", "reward", "dpo", "kto"])
 def test_the_loss_falls(stages, trainer):
     losses = [row["loss"] for row in rows_of(stages[trainer] / "metrics.jsonl")]

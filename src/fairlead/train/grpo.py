@@ -58,6 +58,7 @@ from fairlead.train.episodes import (
 )
 from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.optimizer import Optimizer
+from fairlead.train.phases import Phases
 from fairlead.train.policy import finish_policy
 from fairlead.train.rows import Rows, load_tasks, policy_source, rejects_path, template_of
 from fairlead.train.stage import open_stage
@@ -97,8 +98,10 @@ def train_grpo(config: GrpoConfig) -> Path:
             tokens = int(rollout.response_mask.sum()) + sum(map(len, rollout.prompts))
             learner.numbers["tokens"] += tokens
             show_episodes(stage, rollout, template, iteration + 1, range(min(2, len(rollout.prompts))))
-            stage.record(iteration + 1, metrics, tokens=tokens, rows=len(rollout.prompts))
-            stage.maybe_save(iteration + 1, config.num_iterations, learner.state)
+            clock = learner.phases.taken()
+            stage.record(iteration + 1, metrics, tokens=tokens, rows=len(rollout.prompts), **clock)
+            with learner.phases("save"):
+                stage.maybe_save(iteration + 1, config.num_iterations, learner.state)
         num_episodes = config.num_iterations * config.prompts_per_iteration * config.num_responses_per_prompt
         sizes = {"episodes": num_episodes, "tokens": learner.numbers["tokens"], "iterations": config.num_iterations}
         summary = StageSummary("grpo", "policy", model=stage.folder.name, parent=source.name, sizes=sizes)
@@ -153,6 +156,7 @@ class _Learner:
     ) -> None:  # fmt: skip
         self.config, self.runtime, self.template = config, runtime, template
         self.rules, self.probes = rules, probes
+        self.phases = Phases(runtime.device)
         self.weights = {term.name: term.weight for term in config.reward_terms}
         roles = self.roles = Roles()
         add_reference(roles, source, config, runtime)
@@ -190,10 +194,11 @@ class _Learner:
         chosen = sorted(range(len(silent)), key=lambda group: (bool(silent[group]), group))
         kept = sorted(chosen[: config.prompts_per_iteration])
         groups = everything.rows([group * size + i for group in kept for i in range(size)])
-        rollout = measure_rollout(
-            self.roles, [task.input_ids for task in groups.tasks], groups.responses, groups.scores,
-            temperature=config.sampling.temperature, batch=config.batch, runtime=self.runtime,
-        )  # fmt: skip
+        with self.phases("measure"):
+            rollout = measure_rollout(
+                self.roles, [task.input_ids for task in groups.tasks], groups.responses, groups.scores,
+                temperature=config.sampling.temperature, batch=config.batch, runtime=self.runtime,
+            )  # fmt: skip
         kinds = dict.fromkeys(self.weights, "reward") | {term.name: "probe" for term in self.probes.terms}
         means = {
             f"{kind}/{short_name(name)}": float(everything.judged[name].mean()) for name, kind in kinds.items()
@@ -215,22 +220,31 @@ class _Learner:
         repeated = [rows.train[i] for i in picked for _ in range(size)]
         prompts = [task.input_ids for task in repeated]
         seeds = response_seeds(runtime.seed, iteration, num_drawn + len(prompts))[num_drawn:]
-        responses = sample_responses(
-            self.engine, prompts, config.sampling, seeds=seeds, limits=response_limits(config, seeds), runtime=runtime
-        )
-        judged = self.rules.judge(repeated, responses, self.template, self.runtime.ranks)
+        with self.phases("generate"):
+            responses = sample_responses(
+                self.engine, prompts, config.sampling, seeds=seeds, limits=response_limits(config, seeds),
+                runtime=runtime,
+            )  # fmt: skip
+        with self.phases("score"):
+            judged, scores = self._judge(repeated, responses)
+        return _Groups(repeated, responses, judged, scores)
+
+    def _judge(self, tasks: list[Task], responses: list[Response]) -> tuple[dict[str, Tensor], Tensor]:
+        """What each reward and probe gives each response, and the sum that is its score."""
+        config = self.config
+        judged = self.rules.judge(tasks, responses, self.template, self.runtime.ranks)
         if config.scored_by_model:
             ends = self.template.end_token_ids
+            prompts = [task.input_ids for task in tasks]
             texts = scored_texts(prompts, responses, score_at=self.score_at, end_token_ids=ends)
-            judged[REWARD_MODEL] = score_responses(self.roles, "reward", texts, config.batch, runtime)
+            judged[REWARD_MODEL] = score_responses(self.roles, "reward", texts, config.batch, self.runtime)
         scores = torch.stack([weight * judged[name] for name, weight in self.weights.items()]).sum(0)
         if config.overlong_soft_tokens:
             scores = scores + overlong_penalty(
                 torch.tensor([len(response.tokens) for response in responses]),
                 max_response_tokens=config.sampling.max_new_tokens, soft_tokens=config.overlong_soft_tokens,
             )  # fmt: skip
-        judged |= self.probes.judge(repeated, responses, self.template, self.runtime.ranks)
-        return _Groups(repeated, responses, judged, scores)
+        return judged | self.probes.judge(tasks, responses, self.template, self.runtime.ranks), scores
 
     def learn(self, rollout: Rollout, iteration: int) -> dict[str, float]:
         """Mini-batches over one rollout; returns the means of what happened."""
@@ -246,7 +260,8 @@ class _Learner:
                 rows = order[first : first + config.mini_batch_size]
                 mini = MiniBatch(rollout.rows(rows), advantages[rows])
                 step = iteration * self.steps_per_iteration + len(steps)
-                steps.append(self._policy_step(mini, teaches[rows], step))
+                with self.phases("learn_policy"):
+                    steps.append(self._policy_step(mini, teaches[rows], step))
         self.followers.after_iteration(iteration)
         means = {key: sum(s[key] for s in steps) / len(steps) for key in steps[0]}
         return describe_rollout(rollout) | means | {"zero_variance_groups": 1.0 - float(teaches.float().mean())}

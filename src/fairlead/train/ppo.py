@@ -51,6 +51,7 @@ from fairlead.train.episodes import (
 )
 from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.optimizer import Optimizer
+from fairlead.train.phases import Phases
 from fairlead.train.rows import (
     load_conversations,
     load_tasks,
@@ -111,8 +112,9 @@ def train_ppo(config: PpoConfig) -> Path:
             tokens = int(rollout.response_mask.sum()) + sum(map(len, rollout.prompts))
             learner.numbers["tokens"] += tokens
             show_episodes(stage, rollout, template, iteration + 1, range(min(2, len(picked))))
-            stage.record(iteration + 1, metrics, tokens=tokens, rows=len(picked))
-            stage.maybe_save(iteration + 1, config.num_iterations, learner.state)
+            stage.record(iteration + 1, metrics, tokens=tokens, rows=len(picked), **learner.phases.taken())
+            with learner.phases("save"):
+                stage.maybe_save(iteration + 1, config.num_iterations, learner.state)
         return _finish(stage, learner, padding_token(template))
 
 
@@ -133,6 +135,7 @@ class _Learner:
     ) -> None:  # fmt: skip
         self.config, self.runtime, self.template = config, runtime, template
         self.probes, self.ptx_rows = probes, ptx_rows
+        self.phases = Phases(runtime.device)
         roles = self.roles = Roles()
         add_reference(roles, source, config, runtime)
         add_frozen(roles, "reward", reward, "scores", runtime)
@@ -165,17 +168,21 @@ class _Learner:
         config, runtime = self.config, self.runtime
         prompts = [task.input_ids for task in tasks]
         seeds = response_seeds(runtime.seed, iteration, len(prompts))
-        responses = sample_responses(
-            self.engine, prompts, config.sampling, seeds=seeds, limits=response_limits(config, seeds), runtime=runtime
-        )
-        ends = self.template.end_token_ids
-        texts = scored_texts(prompts, responses, score_at=self.score_at, end_token_ids=ends)
-        scores = score_responses(self.roles, "reward", texts, config.batch, runtime)
-        rollout = measure_rollout(
-            self.roles, prompts, responses, scores, temperature=config.sampling.temperature, batch=config.batch,
-            runtime=runtime,
-        )  # fmt: skip
-        watched = self.probes.judge(tasks, responses, self.template, self.runtime.ranks)
+        with self.phases("generate"):
+            responses = sample_responses(
+                self.engine, prompts, config.sampling, seeds=seeds, limits=response_limits(config, seeds),
+                runtime=runtime,
+            )  # fmt: skip
+        with self.phases("score"):
+            ends = self.template.end_token_ids
+            texts = scored_texts(prompts, responses, score_at=self.score_at, end_token_ids=ends)
+            scores = score_responses(self.roles, "reward", texts, config.batch, runtime)
+            watched = self.probes.judge(tasks, responses, self.template, self.runtime.ranks)
+        with self.phases("measure"):
+            rollout = measure_rollout(
+                self.roles, prompts, responses, scores, temperature=config.sampling.temperature, batch=config.batch,
+                runtime=runtime,
+            )  # fmt: skip
         return rollout, {f"probe/{short_name(name)}": float(values.mean()) for name, values in watched.items()}
 
     def learn(self, rollout: Rollout, iteration: int) -> dict[str, float]:
@@ -200,7 +207,11 @@ class _Learner:
                 rows = order[first : first + config.mini_batch_size]
                 step = iteration * self.steps_per_iteration + len(steps)
                 mini = MiniBatch(rollout.rows(rows), advantages[rows])
-                steps.append(self._policy_step(mini, step) | self._critic_step(mini, returns[rows], step))
+                with self.phases("learn_policy"):
+                    learnt = self._policy_step(mini, step)
+                with self.phases("learn_critic"):
+                    learnt |= self._critic_step(mini, returns[rows], step)
+                steps.append(learnt)
         self.followers.after_iteration(iteration)
         means = {key: sum(s[key] for s in steps) / len(steps) for key in steps[0]}
         return _describe(rollout, returns) | means | {"kl_coef": self.numbers["kl_coef"]}
