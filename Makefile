@@ -4,6 +4,7 @@
 #   make fetch                  set up and bring the starter weights and rows, run nothing
 #   make demo TORCH_INDEX=URL   take torch from this extra index (the CPU one of PyTorch's install page saves 3 GB)
 #   make test, make check       the tests; linters, types, layers and generated docs
+#   make bench, make bench-full fairlead beside its peers, each in an environment of its own: 20 minutes, or all works
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell $(p) -c 'import sys; print(1 if (3, 11) <= sys.version_info < (3, 14) else "")' 2>/dev/null),$(p))))
 VENV ?= .venv
@@ -18,7 +19,7 @@ PIP_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 MPLBACKEND=Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full check fetch docs clean lock resolve
+.PHONY: help setup demo test test-full check fetch docs bench bench-full clean lock resolve
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +58,22 @@ check: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py
+
+# Ratios to peers on this machine; results go to bench/results/. Use nothing else of the machine meanwhile.
+BENCH_ENV := OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),$(shell nproc 2>/dev/null || echo 2)) HF_HUB_OFFLINE=1
+BENCH := $(BENCH_ENV) $(BIN)/python bench/compare.py
+
+bench: fetch
+	$(BENCH) --install trl
+	$(BENCH) decode rollout sft-packed --alternations 2
+
+bench-full: fetch
+	$(BENCH) --install trl
+	$(BENCH) --install trl-ppo
+	$(BENCH) decode rollout sft-packed sft-unpacked reward dpo own-reward own-dpo grpo grpo-mixed ppo ppo-mixed
+	$(BENCH_ENV) $(BIN)/python bench/memory.py
+	$(BENCH_ENV) $(BIN)/python bench/rates.py
+	$(BENCH_ENV) $(BIN)/python bench/scaling.py
 
 # Locked versions: `lock` resolves anew and writes constraints.txt, `resolve` shows that it holds for 3.12 and 3.13 too.
 lock: $(STAMP)

@@ -16,10 +16,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from fairlead.models.blocked_attention import blocked_attention
+
 IMPLEMENTATION = "fairlead"
 
 
-LONGEST_PLAIN = 1024  # tokens; up to here the scores [T, T] are written out on a CPU, see `_plain`
+LONGEST_PLAIN = 1024  # tokens; up to here the scores [T, T] are written out on a CPU, see `_plain`; above, in blocks
 FEW_ROWS = 4  # more rows of slots are attended to by two batched products on a CPU
 
 
@@ -117,6 +119,8 @@ def _rows_attention(
     q, k, v = (states.transpose(1, 2) for states in (query, key, value))
     if query.device.type == "cpu" and longest <= LONGEST_PLAIN:
         return _plain(q, k, v, _mask(longest, window, q.device), scale=scale).transpose(1, 2)
+    if query.device.type == "cpu":
+        return blocked_attention(q, k, v, scale=scale, window=window).transpose(1, 2)
     if num_groups > 1:
         k, v = (states.repeat_interleave(num_groups, dim=1) for states in (k, v))
     mask = None if window is None else _mask(longest, window, q.device)
