@@ -56,10 +56,9 @@ def main() -> None:
     by_rows = [{"rows": rows, "seconds": median(roles, ROW, rows)} for rows in ROWS]
     result = {"work": "scaling", "by_length": by_length, "by_rows": by_rows, "environment": environment()}
     for line in by_length:
-        print(
-            f"{TOKENS} tokens in sequences of {line['length']}: {line['seconds']:.1f} s, "
-            f"{line['seconds'] / by_length[0]['seconds']:.2f} times the first; attention {line['attention']:.0%} of the work"
-        )
+        times = line["seconds"] / by_length[0]["seconds"]
+        work = f"{line['seconds']:.1f} s, {times:.2f} times the first; attention {line['attention']:.0%} of the work"
+        print(f"{TOKENS} tokens in sequences of {line['length']}: {work}")
     for line in by_rows:
         per_row, first = line["seconds"] / line["rows"], by_rows[0]["seconds"]
         print(f"{line['rows']} rows of {ROW}: {per_row:.2f} s a row, {per_row / first:.2f} times the first")
