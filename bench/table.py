@@ -66,8 +66,8 @@ def _others() -> list[str]:
         )
     if memory := newest("ppo-memory"):
         lines.append(
-            f"- PPO with four roles takes {memory['ratio']:.2f} times the peak memory of SFT, both with LoRA (wanted at "
-            f"most {memory['wanted']})."
+            f"- PPO with four roles takes {memory['ratio']:.2f} times the peak memory of SFT, both with LoRA (wanted "
+            f"at most {memory['wanted']})."
         )
     if newest("scaling"):
         lines += ["- Cost against the length of a sequence and against rows:", "", "![Cost of a step](scaling.svg)"]
