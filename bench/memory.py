@@ -56,7 +56,7 @@ def _child(stage: str) -> str:
 def train(stage: str) -> None:
     """Run the stage in this process and print what it took."""
     import prompts
-    from side import _peak, _resident
+    from side import peak_bytes, resident_bytes
 
     from fairlead.config.common import BatchConfig, DataConfig, MicroBatchConfig, ModelConfig, SamplingConfig
     from fairlead.config.online import PpoConfig, PromptsConfig
@@ -64,7 +64,7 @@ def train(stage: str) -> None:
     from fairlead.train.ppo import train_ppo
     from fairlead.train.sft import train_sft
 
-    imported = _resident()
+    imported = resident_bytes()
     common = {"model": ModelConfig(name=str(prompts.CACHE / "endless")), "runtime": prompts.COMMON["runtime"]}
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "run")
@@ -77,12 +77,12 @@ def train(stage: str) -> None:
             train_ppo(
                 PpoConfig(
                     output=output, data=prompt_rows, reward_model=str(prompts.REWARD), num_iterations=2,
-                    prompts_per_iteration=32, mini_batch_size=16, num_epochs=1,
+                    prompts_per_iteration=32, mini_batch_size=32, num_epochs=1,
                     sampling=SamplingConfig(max_new_tokens=NEW_TOKENS),
                     batch=MicroBatchConfig(micro_batch_tokens=MICRO_BATCH_TOKENS), **common,
                 )
             )  # fmt: skip
-    print(json.dumps({"imported_bytes": imported, "peak_bytes": _peak() - imported}))
+    print(json.dumps({"imported_bytes": imported, "peak_bytes": peak_bytes() - imported}))
 
 
 if __name__ == "__main__":

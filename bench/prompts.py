@@ -3,7 +3,7 @@
     python bench/prompts.py [--reward]     # writes bench/.cache/online/
 
 - `short.json`: the first prompts of alpaca_en_demo, 35 to 65 tokens with the chat template. `mixed.json`: those of
-  dpo_en_demo that have one turn, 40 to 500 tokens. Every iteration of a work answers the first few of them, all of them
+  dpo_en_demo that have one turn, 40 to 256 tokens. Every iteration of a work answers the first few of them, all of them
   each time, so the order in which a library shuffles does not matter.
 - `endless/`: the starter model with another end token, one that it never says. All responses then have the longest
   length, on both sides, and nothing of either library is changed for it.
@@ -41,7 +41,7 @@ REWARD = stage_folder(CACHE / "reward", "reward")
 REWARD_FUNCTION = Path(__file__).parent / "sides" / "distinct.py"
 SETS = {"short": "alpaca_en_demo", "mixed": "dpo_en_demo"}
 NUM_PROMPTS = 32  # of a set, more than any work takes
-LONGEST = 512  # tokens of a prompt; fairlead's default
+LONGEST = 256  # tokens of a prompt, so that a round of `mixed` ends within a minute or two
 END, UNSAID = "<|im_end|>", "<|endoftext|>"
 NEVER = 10**6  # iterations: the peer saves nothing either
 COMMON = {

@@ -1,5 +1,7 @@
 """The prompts of the rollout works: real ones of mixed length, as tokens, the same for both sides."""
 
+import argparse
+import itertools
 from collections.abc import Sequence
 
 from fairlead.config.common import ModelConfig
@@ -23,11 +25,17 @@ def model() -> tuple[Source, ChatTemplate]:
 def prompts(template: ChatTemplate, count: int) -> Sequence[tuple[int, ...]]:
     """As many from each dataset, in the order of the files."""
     found: list[tuple[int, ...]] = []
-    for number, path in enumerate(resolve_paths(DATASETS, cache_folder()), start=1):
-        for prompt in read_prompts([path]).records:
-            tokens = tuple(template.encode_prompt(prompt.messages))
-            if len(tokens) <= LONGEST:
-                found.append(tokens)
-            if len(found) == count * number // len(DATASETS):
-                break
+    for number, path in enumerate(resolve_paths(DATASETS, cache_folder())):
+        share = (count + number) // len(DATASETS)
+        records = read_prompts([path]).records
+        encoded = (tuple(template.encode_prompt(prompt.messages)) for prompt in records)
+        found += itertools.islice((tokens for tokens in encoded if len(tokens) <= LONGEST), share)
     return found
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of both sides."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--prompts", type=int, default=64)
+    options.add_argument("--max-new-tokens", type=int, default=128)
+    return options

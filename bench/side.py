@@ -28,7 +28,7 @@ class Turn:
 
     def imported(self) -> None:
         """All is imported and nothing is loaded: memory counts from here."""
-        self._imported = _resident()
+        self._imported = resident_bytes()
 
     def begin(self, **facts: object) -> None:
         """The first round may start; `facts` are settings that go into the result."""
@@ -41,7 +41,7 @@ class Turn:
         `seconds_before` is work of this round that was done and timed before the first one.
         """
         seconds = time.perf_counter() - self._start + seconds_before
-        self._say({"seconds": seconds, **measured, "peak_bytes": _peak() - self._imported})
+        self._say({"seconds": seconds, **measured, "peak_bytes": peak_bytes() - self._imported})
         self._wait()
 
     def _wait(self) -> None:
@@ -54,11 +54,21 @@ class Turn:
         self._lines.write(json.dumps(line) + "\n")
 
 
-def _resident() -> int:
+def facts(model: Any, *packages: Any, **more: object) -> dict[str, object]:
+    """What a peer says of itself: versions of its packages, torch first, and how its model runs."""
+    return {
+        "packages": {package.__name__: package.__version__ for package in packages},
+        "weights": str(next(model.parameters()).dtype), "attention": model.config._attn_implementation,
+        "threads": packages[0].get_num_threads(), **more,
+    }  # fmt: skip
+
+
+def resident_bytes() -> int:
+    """Resident memory now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
 
-def _peak() -> int:
+def peak_bytes() -> int:
     """The highest resident memory so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -76,7 +76,7 @@ WORKS = {
         peer_options=("--batch", "16"), agree={"tokens": 0.0, "steps": 0.0},
     ),
     "grpo-mixed": Work(
-        what="the same, 4 prompts of 40 to 500 tokens x 4 responses", unit="tokens",
+        what="the same, 4 prompts of 40 to 256 tokens x 4 responses", unit="tokens",
         wanted=4, ours="fairlead_online.py", peer="trl_grpo.py", peer_name="TRL GRPOTrainer", environment="trl",
         prepare=("prompts.py",),
         options=("grpo", "--prompts", "mixed", "--num-prompts", "4", "--group", "4", "--max-new-tokens", "64"),
@@ -89,7 +89,7 @@ WORKS = {
         peer_options=("--batch", "16"), agree={"tokens": 0.0, "steps": 0.0},
     ),
     "ppo-mixed": Work(
-        what="the same, 8 prompts of 40 to 500 tokens", unit="tokens",
+        what="the same, 8 prompts of 40 to 256 tokens", unit="tokens",
         wanted=4, ours="fairlead_online.py", peer="trl_ppo.py", peer_name="TRL 1.12 PPOTrainer", environment="trl-ppo",
         prepare=("prompts.py", "--reward"),
         options=("ppo", "--prompts", "mixed", "--num-prompts", "8", "--max-new-tokens", "48"),

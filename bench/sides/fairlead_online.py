@@ -11,12 +11,12 @@ from typing import Any
 
 import prompts
 from online import parser
+from rounds import change_turns
 from side import Turn
 
 from fairlead.train.grpo import train_grpo
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.ppo import train_ppo
-from fairlead.train.stage import Stage
 
 STAGES = {"grpo": (prompts.grpo, train_grpo), "ppo": (prompts.ppo, train_ppo)}
 
@@ -28,24 +28,23 @@ def main() -> None:
     turn = Turn()
     turn.imported()
     steps: list[int] = []
-    begin, record, take_step = Stage.begin, Stage.record, Optimizer.step
+    take_step = Optimizer.step
 
-    def begin_and_wait(stage: Stage, **options: Any) -> None:
-        begin(stage, **options)
-        turn.begin(config=stage.config.model_dump(mode="json"), threads=stage.runtime.num_threads)
-
-    def record_and_wait(stage: Stage, step: int, metrics: Mapping[str, float], **counts: Any) -> None:
-        record(stage, step, metrics, **counts)
-        tokens = metrics["response_length"] * asked.num_prompts * asked.group
-        phases = {name: seconds for name, seconds in counts.items() if name.endswith("_seconds")}
-        turn.end(units=tokens, tokens=counts["tokens"], steps=len(steps), kl=metrics["kl_mean"], phases=phases)
+    def measure(_: int, metrics: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, Any]:
+        num_steps = len(steps)
         steps.clear()
+        return {
+            "units": metrics["response_length"] * asked.num_prompts * asked.group, "tokens": counts["tokens"],
+            "steps": num_steps, "kl": metrics["kl_mean"],
+            "phases": {name: seconds for name, seconds in counts.items() if name.endswith("_seconds")},
+        }  # fmt: skip
 
     def take_and_count(optimizer: Optimizer, step: int) -> dict[str, float]:
         steps.append(step)
         return take_step(optimizer, step)
 
-    Stage.begin, Stage.record, Optimizer.step = begin_and_wait, record_and_wait, take_and_count
+    change_turns(turn, measure)
+    Optimizer.step = take_and_count
     with tempfile.TemporaryDirectory() as folder:
         train(config_of(str(Path(folder) / "run"), asked))
 

@@ -4,7 +4,6 @@ Each round then measures what the forward passes alone would allow: decode steps
 context, without a read of prompts and without sampling.
 """
 
-import argparse
 import time
 
 import rollouts
@@ -27,10 +26,7 @@ NUM_STEPS = 20
 
 def main() -> None:
     """Generate until told to stop."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--max-new-tokens", type=int, default=128)
-    arguments = parser.parse_args()
+    arguments = rollouts.parser().parse_args()
     turn = Turn()
     turn.imported()
     runtime = start(RuntimeConfig(device="cpu", dtype="bfloat16"))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from rounds import change_turns
 from rows import NUM_STEPS, ROWS_PER_STEP, config_of, steps_of
 from side import Turn
 
@@ -20,7 +21,6 @@ from fairlead.train import reference
 from fairlead.train.dpo import train_dpo
 from fairlead.train.reward import train_reward
 from fairlead.train.sft import train_sft
-from fairlead.train.stage import Stage
 
 TRAIN = {"sft": train_sft, "reward": train_reward, "dpo": train_dpo}
 
@@ -37,16 +37,11 @@ def main() -> None:
     steps = steps_of(arguments.rows)["steps"]
     reference_seconds: list[float] = []
 
-    begin, record, read_reference = Stage.begin, Stage.record, reference.step_logprobs
+    read_reference = reference.step_logprobs
 
-    def begin_and_wait(stage: Stage, **options: Any) -> None:
-        begin(stage, **options)
-        turn.begin(config=stage.config.model_dump(mode="json"), threads=stage.runtime.num_threads)
-
-    def record_and_wait(stage: Stage, step: int, metrics: Mapping[str, float], **counts: Any) -> None:
-        record(stage, step, metrics, **counts)
+    def measure(step: int, metrics: Mapping[str, float], _: object) -> dict[str, float]:
         before = reference_seconds[step - 1] if reference_seconds else 0.0
-        turn.end(units=_units(steps[step - 1], arguments), loss=metrics["loss"], seconds_before=before)
+        return {"units": _units(steps[step - 1], arguments), "loss": metrics["loss"], "seconds_before": before}
 
     def read_reference_timed(*args: Any) -> Any:
         start = time.perf_counter()
@@ -54,7 +49,8 @@ def main() -> None:
         reference_seconds.append(time.perf_counter() - start)
         return logprobs
 
-    Stage.begin, Stage.record, reference.step_logprobs = begin_and_wait, record_and_wait, read_reference_timed
+    change_turns(turn, measure)
+    reference.step_logprobs = read_reference_timed
     with tempfile.TemporaryDirectory() as folder:
         TRAIN[arguments.stage](config_of(arguments.stage, arguments.rows, folder))
     raise SystemExit(f"there are rows for {NUM_STEPS} rounds only")

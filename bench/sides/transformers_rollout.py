@@ -4,13 +4,12 @@ The batch size is the fastest of those tried before the first round, over prompt
 the drawn tokens come from a logits processor that keeps one normaliser a step: the cheapest way its interface has.
 """
 
-import argparse
 import time
 
 import rollouts
 import torch
 import transformers
-from side import Turn
+from side import Turn, facts
 from transformers import AutoModelForCausalLM, LogitsProcessor, PreTrainedModel
 
 
@@ -36,10 +35,7 @@ class Logprobs(LogitsProcessor):
 
 def main() -> None:
     """Generate until told to stop."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--max-new-tokens", type=int, default=128)
-    arguments = parser.parse_args()
+    arguments = rollouts.parser().parse_args()
     turn = Turn()
     turn.imported()
     source, template = rollouts.model()
@@ -53,10 +49,7 @@ def main() -> None:
         tokens, _ = generate(model, prompts, ends, batch_size, arguments.max_new_tokens)
         speeds[batch_size] = tokens / (time.perf_counter() - began)
     best = max(speeds, key=lambda size: speeds[size])
-    turn.begin(
-        torch=torch.__version__, transformers=transformers.__version__, threads=torch.get_num_threads(),
-        attention=model.config._attn_implementation, batch_size=best, tokens_per_second_by_batch_size=speeds,
-    )  # fmt: skip
+    turn.begin(**facts(model, torch, transformers, batch_size=best, tokens_per_second_by_batch_size=speeds))
     while True:
         tokens, logprobs = generate(model, prompts, ends, best, arguments.max_new_tokens)
         turn.end(units=tokens, tokens=tokens, mean_logprob=logprobs / tokens)

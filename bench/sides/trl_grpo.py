@@ -24,7 +24,7 @@ import transformers
 import trl
 from distinct import distinct_characters
 from online import conversations, models, parser
-from side import Turn
+from side import Turn, facts
 
 NUM_STEPS = 2  # as in bench/prompts.py
 PHASES = {
@@ -80,11 +80,7 @@ class Round(transformers.TrainerCallback):
 
     def on_train_begin(self, *_: Any, model: torch.nn.Module, **__: Any) -> None:
         """All is loaded."""
-        packages = {package.__name__: package.__version__ for package in (torch, transformers, trl)}
-        self._turn.begin(
-            packages=packages, options=vars(self._asked), weights=str(next(model.parameters()).dtype),
-            attention=model.config._attn_implementation, threads=torch.get_num_threads(),
-        )  # fmt: skip
+        self._turn.begin(**facts(model, torch, transformers, trl, options=vars(self._asked)))
 
     def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
         """The optimizer steps on one generation are done."""

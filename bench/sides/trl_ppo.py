@@ -26,7 +26,7 @@ import torch
 import transformers
 import trl
 from online import conversations, models, parser
-from side import Turn
+from side import Turn, facts
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
 NUM_EPOCHS = 2  # as in bench/prompts.py
@@ -85,14 +85,13 @@ class Round(transformers.TrainerCallback):
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """All is loaded."""
-        packages = {package.__name__: package.__version__ for package in (torch, transformers, trl, peft)}
-        model = self._trainer.model.policy
-        trained = {str(p.dtype) for p in self._trainer.model.parameters() if p.requires_grad}
-        self._turn.begin(
-            packages=packages, options=vars(self._asked), weights=str(model.dtype), trained=sorted(trained),
-            attention=model.config._attn_implementation, threads=torch.get_num_threads(),
-            num_trained=sum(p.numel() for p in self._trainer.model.parameters() if p.requires_grad),
-        )  # fmt: skip
+        model = self._trainer.model
+        trained = [p for p in model.parameters() if p.requires_grad]
+        more = {
+            "options": vars(self._asked), "trained": sorted({str(p.dtype) for p in trained}),
+            "num_trained": sum(p.numel() for p in trained),
+        }  # fmt: skip
+        self._turn.begin(**facts(model.policy, torch, transformers, trl, peft, **more))
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """An iteration is done: TRL counts it as a step. Both roles take a step where TRL takes one."""

@@ -23,7 +23,7 @@ import datasets
 import torch
 import transformers
 import trl
-from side import Turn
+from side import Turn, facts
 from trl.trainer import sft_trainer
 
 CACHE = Path(__file__).parents[1] / ".cache"
@@ -58,11 +58,7 @@ class Round(transformers.TrainerCallback):
 
     def on_train_begin(self, *_: Any, model: torch.nn.Module, **__: Any) -> None:
         """All is loaded."""
-        packages = {package.__name__: package.__version__ for package in (torch, transformers, trl)}
-        self._turn.begin(
-            packages=packages, options=vars(self._arguments), weights=str(next(model.parameters()).dtype),
-            attention=model.config._attn_implementation, threads=torch.get_num_threads(),
-        )  # fmt: skip
+        self._turn.begin(**facts(model, torch, transformers, trl, options=vars(self._arguments)))
 
     def on_step_end(self, _arguments: Any, state: transformers.TrainerState, *_: Any, **__: Any) -> None:
         """A step is done."""

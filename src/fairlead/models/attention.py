@@ -6,7 +6,7 @@ beside it, transformers builds no masks: which tokens see which follows from `se
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from fairlead.models.blocked_attention import blocked_attention
+from fairlead.models.blocked_attention import blocked_attention, hidden_keys
 
 IMPLEMENTATION = "fairlead"
 
@@ -102,13 +102,6 @@ class _FromRows(torch.autograd.Function):
         return out.index_copy_(0, ctx.group.places, gradient), None
 
 
-def _mask(longest: int, window: int | None, device: torch.device) -> Bool[Tensor, "T T"]:
-    """Causal: a token sees itself and what stands before it, within the window if there is one."""
-    distance = torch.arange(longest, device=device)[:, None] - torch.arange(longest, device=device)[None, :]
-    seen = distance >= 0
-    return seen if window is None else seen & (distance < window)
-
-
 def _rows_attention(
     query: Float[Tensor, "S T H D"], key: Float[Tensor, "S T K D"], value: Float[Tensor, "S T K D"],
     *, scale: float, window: int | None,
@@ -117,17 +110,18 @@ def _rows_attention(
     longest, num_groups = query.shape[1], query.shape[2] // key.shape[2]
     window = window if window is not None and window < longest else None
     q, k, v = (states.transpose(1, 2) for states in (query, key, value))
+    hidden = partial(hidden_keys, slice(0, longest), slice(0, longest), window, q.device)
     if query.device.type == "cpu" and longest <= LONGEST_PLAIN:
-        return _plain(q, k, v, _mask(longest, window, q.device), scale=scale).transpose(1, 2)
+        return _plain(q, k, v, hidden(), scale=scale).transpose(1, 2)
     if query.device.type == "cpu":
         return blocked_attention(q, k, v, scale=scale, window=window).transpose(1, 2)
     if num_groups > 1:
         k, v = (states.repeat_interleave(num_groups, dim=1) for states in (k, v))
-    mask = None if window is None else _mask(longest, window, q.device)
+    mask = None if window is None else ~hidden()
     return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale).transpose(1, 2)
 
 
-def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scale: float) -> Tensor:
+def _plain(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, *, scale: float) -> Tensor:
     """Attention with its scores written out, for short rows on a CPU.
 
     torch's CPU flash kernel runs its backward at 2 % of the matrix rate; two batched products, with the query heads of
@@ -137,7 +131,7 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scale: fl
     num_groups = heads // key.shape[1]
     q = query.reshape(rows, key.shape[1], num_groups * longest, width)
     scores = torch.matmul(q * scale, key.transpose(-1, -2))
-    scores.masked_fill_(~mask.repeat(num_groups, 1), -torch.inf)  # in place: the product's backward needs only q and k
+    scores.masked_fill_(hidden.repeat(num_groups, 1), -torch.inf)  # in place: the product's backward needs only q and k
     return torch.matmul(torch.softmax(scores, dim=-1), value).reshape(rows, heads, longest, width)
 
 

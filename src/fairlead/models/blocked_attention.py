@@ -38,7 +38,9 @@ class _Blocked(torch.autograd.Function):
         out = torch.empty_like(query)
         normalisers = query.new_empty(query.shape[:-1], dtype=_exact(query.dtype))
         for queries, keys in _blocks(query.shape[3], window):
-            scores = _scores(query[..., queries, :], key[..., keys, :], scale, _mask(queries, keys, window, key.device))
+            scores = _scores(
+                query[..., queries, :], key[..., keys, :], scale, hidden_keys(queries, keys, window, key.device)
+            )
             normalisers[..., queries] = scores.logsumexp(-1)
             weights = scores.sub_(normalisers[..., queries, None]).exp_().to(query.dtype)
             out[..., queries, :] = _times(weights, value[..., keys, :])
@@ -57,7 +59,8 @@ class _Blocked(torch.autograd.Function):
         shares = (gradient * out).sum(-1, dtype=exact)  # what the softmax takes out of each row
         for queries, keys in _blocks(query.shape[3], ctx.window):
             q, k, g = query[..., queries, :], key[..., keys, :], gradient[..., queries, :]
-            scores = _scores(q, k, ctx.scale, _mask(queries, keys, ctx.window, key.device))
+            hidden = hidden_keys(queries, keys, ctx.window, key.device)
+            scores = _scores(q, k, ctx.scale, hidden)
             weights = scores.sub_(normalisers[..., queries, None]).exp_()
             of_value[..., keys, :] += _transposed_times(weights.to(query.dtype), g)
             of_weights = _times(g, value[..., keys, :].transpose(-1, -2)).to(exact)
@@ -75,8 +78,8 @@ def _blocks(longest: int, window: int | None) -> list[tuple[slice, slice]]:
     return [(slice(start, end), slice(first, end)) for start, end, first in zip(starts, ends, firsts, strict=True)]
 
 
-def _mask(queries: slice, keys: slice, window: int | None, device: torch.device) -> Bool[Tensor, "n L"]:
-    """Which keys each query does not see."""
+def hidden_keys(queries: slice, keys: slice, window: int | None, device: torch.device) -> Bool[Tensor, "n L"]:
+    """Which keys each query does not see: those behind it, and those before its window if there is one."""
     distance = torch.arange(queries.start, queries.stop, device=device)[:, None]
     distance = distance - torch.arange(keys.start, keys.stop, device=device)
     hidden = distance < 0

@@ -127,11 +127,6 @@ class PaddedCache:
         self.states = DynamicCache()
         self.mask: Int[Tensor, "B T"] | None = None
 
-    @property
-    def entering(self) -> bool:
-        """Whether the next forward brings prompts, not one token per row."""
-        return self.mask is None
-
     def keep(self, rows: Sequence[int]) -> None:
         """Row i of what goes on was row `rows[i]`."""
         assert self.mask is not None

@@ -15,9 +15,11 @@ from fairlead.config.online import OnlineConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Example
 from fairlead.evaluate.probes import distinct_n
+from fairlead.generate.engine import Engine, Response
 from fairlead.models.build import add_frozen, add_moving
 from fairlead.models.roles import Roles
 from fairlead.models.sources import Source
+from fairlead.rollout.sample import sample_responses
 from fairlead.runtime.start import Runtime
 from fairlead.train.accumulate import MicroBatch, micro_batches
 from fairlead.train.moving import MovingAverage
@@ -62,6 +64,14 @@ def response_seeds(seed: int, iteration: int, count: int) -> list[int]:
     """One seed per response of an iteration, different in every iteration."""
     first = (seed * 1_000_003 + iteration) * 65_536
     return [(first + i) % 2**63 for i in range(count)]
+
+
+def draw_responses(
+    engine: Engine, prompts: Sequence[tuple[int, ...]], config: OnlineConfig, seeds: Sequence[int], runtime: Runtime
+) -> list[Response]:
+    """One response to each prompt, of its own seed and length limit."""
+    limits = response_limits(config, seeds)
+    return sample_responses(engine, prompts, config.sampling, seeds=seeds, limits=limits, runtime=runtime)
 
 
 def response_limits(config: OnlineConfig, seeds: Sequence[int]) -> list[int]:

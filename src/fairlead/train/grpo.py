@@ -43,7 +43,7 @@ from fairlead.models.roles import Roles
 from fairlead.models.save import rehearse_save
 from fairlead.models.sources import Source, resolve
 from fairlead.rollout.rules import Rules, load_rules
-from fairlead.rollout.sample import measure_rollout, sample_responses, score_responses, scored_texts
+from fairlead.rollout.sample import measure_rollout, score_responses, scored_texts
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate
@@ -52,7 +52,7 @@ from fairlead.train.episodes import (
     MiniBatch,
     add_reference,
     describe_rollout,
-    response_limits,
+    draw_responses,
     response_seeds,
     show_episodes,
 )
@@ -221,10 +221,7 @@ class _Learner:
         prompts = [task.input_ids for task in repeated]
         seeds = response_seeds(runtime.seed, iteration, num_drawn + len(prompts))[num_drawn:]
         with self.phases("generate"):
-            responses = sample_responses(
-                self.engine, prompts, config.sampling, seeds=seeds, limits=response_limits(config, seeds),
-                runtime=runtime,
-            )  # fmt: skip
+            responses = draw_responses(self.engine, prompts, config, seeds, runtime)
         with self.phases("score"):
             judged, scores = self._judge(repeated, responses)
         return _Groups(repeated, responses, judged, scores)

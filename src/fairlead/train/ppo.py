@@ -36,7 +36,7 @@ from fairlead.models.roles import Roles
 from fairlead.models.save import rehearse_save, role_tensors, write_role
 from fairlead.models.sources import Source, resolve
 from fairlead.rollout.rules import Rules, load_rules
-from fairlead.rollout.sample import measure_rollout, sample_responses, score_responses, scored_texts
+from fairlead.rollout.sample import measure_rollout, score_responses, scored_texts
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
@@ -45,7 +45,7 @@ from fairlead.train.episodes import (
     MiniBatch,
     add_reference,
     describe_rollout,
-    response_limits,
+    draw_responses,
     response_seeds,
     show_episodes,
 )
@@ -169,10 +169,7 @@ class _Learner:
         prompts = [task.input_ids for task in tasks]
         seeds = response_seeds(runtime.seed, iteration, len(prompts))
         with self.phases("generate"):
-            responses = sample_responses(
-                self.engine, prompts, config.sampling, seeds=seeds, limits=response_limits(config, seeds),
-                runtime=runtime,
-            )  # fmt: skip
+            responses = draw_responses(self.engine, prompts, config, seeds, runtime)
         with self.phases("score"):
             ends = self.template.end_token_ids
             texts = scored_texts(prompts, responses, score_at=self.score_at, end_token_ids=ends)

@@ -31,6 +31,7 @@ from fairlead.models.build import add_trainable, ready
 from fairlead.models.head import normalise_head
 from fairlead.models.roles import Roles
 from fairlead.models.save import rehearse_save, role_tensors, write_role
+from fairlead.models.sources import Source
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
@@ -98,14 +99,19 @@ def train_reward(config: RewardConfig) -> Path:
         sizes = {"rows": len(train), "pairs": sum(len(row.pair_indices) for row in train)}
         sizes |= {"tokens": numbers["tokens"], "steps": num_steps}
         summary = StageSummary("reward", "reward", model=stage.folder.name, parent=source.name, sizes=sizes)
-        tensors = role_tensors(roles, "reward")
-
-        def write_model(folder: Path) -> None:
-            write_role(folder, roles, "reward", tensors, source.base, pad_token_id=padding_token(template))
-
-        facts |= {"score_at": config.score_at, "pad_token_id": padding_token(template)}
         evaluation = Evaluation(summary, preferences=judged.preferences, grades=judged.grades)
-        return stage.finish("reward", source, write_model, evaluation=evaluation, facts=facts)
+        facts |= {"score_at": config.score_at, "pad_token_id": padding_token(template)}
+        return _finish(stage, roles, source, evaluation, facts)
+
+
+def _finish(stage: Stage, roles: Roles, source: Source, evaluation: Evaluation, facts: dict[str, Any]) -> Path:
+    """Seal the artifact."""
+    tensors = role_tensors(roles, "reward")
+
+    def write_model(folder: Path) -> None:
+        write_role(folder, roles, "reward", tensors, source.base, pad_token_id=facts["pad_token_id"])
+
+    return stage.finish("reward", source, write_model, evaluation=evaluation, facts=facts)
 
 
 def _gradients_of(
