@@ -110,13 +110,13 @@ def _responses(change):
 
     def inject(patch, module, _):
         calls = []
-        real = module.sample_responses
+        real = module.draw_responses
 
         def sample(*args, **more):
             calls.append(1)
             return [change(response, len(calls)) for response in real(*args, **more)]
 
-        patch.setattr(module, "sample_responses", sample)
+        patch.setattr(module, "draw_responses", sample)
         _scores(lambda call, count: call + torch.linspace(0, 1, count))(patch, module, None)
         return ("health.ratio_explosion=off", "health.negative_kl=off")
 
