@@ -200,21 +200,35 @@ def test_linear_sums_many_chunks_in_float32():
 
 
 class Produced(TorchDispatchMode):
-    """Shapes of every tensor that any operation makes."""
+    """Shape and dtype of every tensor that any operation makes."""
 
     def __init__(self):
         super().__init__()
-        self.shapes = []
+        self.tensors = []
+
+    @property
+    def shapes(self):
+        return [shape for shape, _ in self.tensors]
+
+    def most_rows(self, width, dtype):
+        return max(shape[0] for shape, made in self.tensors if made == dtype and shape[1:] == (width,))
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        self.shapes += [tuple(x.shape) for x in torch.utils._pytree.tree_leaves(result) if torch.is_tensor(x)]
+        made = [x for x in torch.utils._pytree.tree_leaves(result) if torch.is_tensor(x)]
+        self.tensors += [(tuple(x.shape), x.dtype) for x in made]
         return result
 
 
-def test_linear_never_holds_all_logits_and_keeps_its_inputs_and_one_number_per_target(monkeypatch):
+@pytest.mark.parametrize(("trained", "most_bfloat16"), [(False, 5), (True, 10)])
+def test_linear_never_holds_all_logits_and_keeps_its_inputs_and_one_number_per_target(
+    monkeypatch, trained, most_bfloat16
+):
+    """In float32 a chunk of them at most; a trained head waits for a block of their gradients, in 16 bits."""
     monkeypatch.setattr("fairlead.algos.logprobs.WEIGHT_BLOCK", 10)
-    hidden, weight, bias, targets = head(40, 4, 11)
+    hidden, weight, bias, targets = head(40, 4, 11, dtype=torch.bfloat16)
+    weight.requires_grad_(trained)
+    bias.requires_grad_(trained)
     kept = []
 
     def keep(x):
@@ -228,9 +242,8 @@ def test_linear_never_holds_all_logits_and_keeps_its_inputs_and_one_number_per_t
     inputs = {x.data_ptr() for x in (hidden, weight, bias, targets)}
     assert inputs < {x.data_ptr() for x in kept}
     assert [tuple(x.shape) for x in kept if x.data_ptr() not in inputs] == [(40,)]  # the logarithm of the normaliser
-    rows = [shape[0] for shape in produced.shapes if len(shape) == 2 and shape[1] == 11]
-    assert max(rows) == 10
-    assert rows.count(10) == 40 // 10  # only the gradients that the head waits for
+    assert produced.most_rows(11, torch.float32) == 5
+    assert produced.most_rows(11, torch.bfloat16) == most_bfloat16
     assert (40, 11) not in produced.shapes
 
 
