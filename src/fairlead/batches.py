@@ -15,9 +15,9 @@ from torch import Tensor
 class PackedBatch:
     """Sequences laid end to end in one row, without padding.
 
-    `targets` are the indices (into the N tokens, ascending, never the first token of a sequence) of the tokens whose
-    log-probability matters. What predicts token i stands at i - 1. `weights` scales each target in a sum; a micro-batch
-    that only keeps ranks in step has weights 0.
+    `targets` are the indices (into the N tokens, ascending, never a token that nothing stands before) of the tokens
+    whose log-probability matters; `predictors` say where what predicts them stands. `weights` scales each target in a
+    sum; a micro-batch that only keeps ranks in step has weights 0.
 
     A sequence may begin with tokens of an earlier one: `prefixes` says for each sequence where those begin among the N
     tokens and how many they are (0: none). They are not laid out again, and `lengths` counts a sequence's own tokens.
@@ -45,6 +45,16 @@ class PackedBatch:
     def last_tokens(self) -> Int[Tensor, "S"]:
         """Index of the last token of each sequence."""
         return torch.tensor(self.lengths, dtype=torch.int64, device=self.input_ids.device).cumsum(0) - 1
+
+    @property
+    def predictors(self) -> Int[Tensor, "M"]:
+        """Index of the token that predicts each target: the one before it, or the last of the sequence's prefix."""
+        before = self.targets - 1
+        if not self.prefixes:
+            return before
+        first = self.targets == self.starts[self.sequence_of_target]
+        ends = torch.tensor([start + count - 1 for start, count in self.prefixes], device=before.device)
+        return torch.where(first, ends[self.sequence_of_target], before)
 
     @property
     def sequence_of_target(self) -> Int[Tensor, "M"]:

@@ -88,7 +88,8 @@ def test_sharing_leaves_every_sequence_whole(rows):
     apart, batch = (collate_ranked(rows, share_prompts=share) for share in (False, True))
     packed, start = batch.packed, 0
     responses = [response for row in rows for response in row.responses]
-    for response, (before, shared), length in zip(responses, packed.prefixes, packed.lengths, strict=True):
+    prefixes = packed.prefixes or ((0, 0),) * len(responses)
+    for response, (before, shared), length in zip(responses, prefixes, packed.lengths, strict=True):
         assert length >= 1
         own = slice(start, start + length)
         there = [*packed.input_ids[before : before + shared].tolist(), *packed.input_ids[own].tolist()]
@@ -98,6 +99,24 @@ def test_sharing_leaves_every_sequence_whole(rows):
     assert packed.num_tokens == start == sum(row.num_tokens - sum(row.shared_lengths) for row in rows)
     for name in ("better", "worse", "pair_weights", "grades", "response_weights"):
         assert getattr(batch, name).equal(getattr(apart, name))
+
+
+@given(st.lists(ranked_rows(), min_size=1, max_size=4), st.booleans())
+def test_shared_prompts_leave_every_target_and_what_predicts_it(rows, repeated):
+    """The token before each target, and the target, are those of the sequences laid out one by one."""
+    examples = [response for row in rows * (1 + repeated) for response in row.responses]
+    apart, together = (collate(examples, share_prompts=share) for share in (False, True))
+    assert apart.predictors.equal(apart.targets - 1)
+    for name in ("targets", "predictors"):
+        for tokens in ("input_ids", "position_ids"):
+            there = (getattr(batch, tokens)[getattr(batch, name)] for batch in (apart, together))
+            assert next(there).equal(next(there))
+    assert together.num_targets.equal(apart.num_targets)
+    seen: set[tuple[int, ...]] = set()
+    for example, length in zip(examples, together.lengths, strict=True):
+        there_already = example.prompt in seen and example.num_trained > 0
+        assert length == len(example.input_ids) - len(example.prompt) * there_already
+        seen.add(example.prompt)
 
 
 def test_no_batch_without_a_sequence():

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.data.pack import pack
+from fairlead.data.pack import pack, pack_by_prompt
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=40)
 
@@ -51,3 +51,36 @@ def test_a_number_of_bins_is_met_and_none_is_empty(lengths, capacity, num_bins):
 )
 def test_by_hand(lengths, num_bins, expected):
     assert pack(lengths, 10, num_bins=num_bins) == expected
+
+
+PROMPTS = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 20)), max_size=30)  # number of a prompt, own tokens
+
+
+def by_prompt(rows):
+    """Prompt k has k tokens; number 0 is no prompt."""
+    prompts = [(k,) * k for k, _ in rows]
+    return [k + own for k, own in rows], prompts
+
+
+@given(PROMPTS, st.integers(1, 50))
+def test_a_prompt_counts_once_in_a_bin_and_no_bin_is_overfull(rows, capacity):
+    lengths, prompts = by_prompt(rows)
+    bins = pack_by_prompt(lengths, prompts, capacity)
+    assert sorted(i for group in bins for i in group) == list(range(len(rows)))
+    assert bins == sorted(map(sorted, bins))
+    for group in bins:
+        tokens = sum(rows[i][1] for i in group) + sum(map(len, {prompts[i] for i in group}))
+        assert tokens <= capacity or len(group) == 1
+
+
+@given(PROMPTS, st.integers(1, 50), st.integers(0, 5))
+def test_different_prompts_are_packed_as_if_there_were_none(rows, capacity, num_bins):
+    lengths = [k + own for k, own in rows]
+    prompts = [(i, *[0] * (k - 1)) if k else () for i, (k, _) in enumerate(rows)]
+    assert pack_by_prompt(lengths, prompts, capacity, num_bins=num_bins) == pack(lengths, capacity, num_bins=num_bins)
+
+
+def test_rows_of_a_prompt_keep_together_as_far_as_the_capacity_reaches():
+    lengths, prompts = by_prompt([(4, 3), (2, 3), (4, 3), (4, 3), (2, 3)])
+    assert pack_by_prompt(lengths, prompts, 10) == [[0, 2], [1, 4], [3]]
+    assert pack_by_prompt(lengths, prompts, 1, num_bins=1) == [[0, 1, 2, 3, 4]]

@@ -1,4 +1,4 @@
-"""K responses that share one prompt in a forward pass score as each alone in plain transformers, gradients included."""
+"""Responses that share a prompt in a forward pass say what each says alone in transformers, gradients included."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -11,29 +11,30 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fairlead.config.common import ModelConfig
-from fairlead.data.collate import collate_ranked
+from fairlead.data.collate import collate, collate_ranked
 from fairlead.data.examples import Example, RankedExample
 from fairlead.models.build import add_trainable, ready
 from fairlead.models.roles import Roles
 from fairlead.models.sources import resolve
-from model_setting import frozen, plain, rows_of, runtime_of
+from model_setting import TOLERANCE, frozen, in_training, plain, plain_logprobs, rows_of, runtime_of
 from tiny import PACKABLE, WINDOW
 
 Tiny = Callable[[str], Path]
 plain_once = cache(plain)
 
 
-def scorer(folder: Path, *, checkpointing: bool = False) -> Roles:
+def scorer(folder: Path, *, checkpointing: bool = False, output: str = "scores") -> Roles:
     """One role, `reward`, in full training, with a head that is not small."""
     roles, runtime = Roles(), runtime_of()
     model = ModelConfig(tuning="full", activation_checkpointing=checkpointing)
-    add_trainable(roles, "reward", resolve(str(folder)), "scores", model, runtime, dropout=0.0)
+    add_trainable(roles, "reward", resolve(str(folder)), output, model, runtime, dropout=0.0)
     with torch.no_grad():
         roles.head("reward").weight.copy_(torch.linspace(-1.0, 1.0, roles.head("reward").in_features)[None])
     return ready(roles, model, runtime)
 
 
 scorer_once = cache(scorer)
+policy_once = cache(frozen)
 
 
 def ranked(prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> RankedExample:
@@ -112,7 +113,53 @@ def test_at_least_one_token_is_a_responses_own(
     torch.testing.assert_close(roles(batch, "reward"), expected, rtol=1e-5, atol=2e-5)
 
 
-def test_only_scorers_may_share(tiny: Tiny) -> None:
-    batch = collate_ranked(some_rows([(3, (2, 2))], seed=0), share_prompts=True).packed
-    with pytest.raises(AssertionError, match="shared prefix"):
-        frozen(tiny("llama"))(batch, "policy")
+def sequences(lengths: Sequence[tuple[int, Sequence[int]]], seed: int) -> list[Example]:
+    """The same responses in an order that mixes the prompts; some first tokens are the same."""
+    return [r for k in range(4) for row in some_rows(lengths, seed) for r in row.responses[k : k + 1]]
+
+
+@pytest.mark.parametrize("family", PACKABLE)
+@settings(max_examples=10)
+@given(
+    lengths=st.lists(
+        st.tuples(st.integers(1, 2 * WINDOW), st.lists(st.integers(0, 2 * WINDOW), min_size=1, max_size=4)),
+        min_size=1, max_size=3,
+    ),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+@torch.no_grad()
+def test_log_probabilities_are_those_of_each_response_alone(tiny: Tiny, family: str, lengths: list, seed: int) -> None:
+    examples, roles = sequences(lengths, seed), policy_once(tiny(family))
+    batch = collate(examples, share_prompts=True)
+    assert batch.num_tokens == sum(len(p) for p in {e.prompt for e in examples}) + sum(e.num_trained for e in examples)
+    expected = trained_logprobs(plain_once(tiny(family)), examples)
+    torch.testing.assert_close(roles(batch, "policy").logprobs, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", PACKABLE)
+def test_gradients_of_a_policy_are_those_of_each_response_alone(tiny: Tiny, family: str, checkpointing: bool) -> None:
+    examples = sequences([(9, (4, 20, 3, 0)), (1, (5, 2)), (14, (14,))], seed=1)
+    roles = in_training(tiny(family), tuning="full", checkpointing=checkpointing)
+    logprobs = roles(collate(examples, share_prompts=True), "policy").logprobs
+    weights = torch.linspace(-1.0, 1.0, len(logprobs))
+    (logprobs * weights).sum().backward()
+    oracle = plain(tiny(family))
+    (trained_logprobs(oracle, examples) * weights).sum().backward()
+    for name, parameter in roles.trainable("policy").items():
+        gradient = oracle.get_parameter(name.split(".", 2)[2]).grad
+        scale = max(1.0, float(gradient.abs().max()))
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-5 * scale, msg=lambda m, n=name: n + m)
+
+
+@torch.no_grad()
+def test_a_critic_values_what_stands_before_each_token(tiny: Tiny) -> None:
+    roles, examples = scorer(tiny("llama"), output="values"), sequences([(5, (3, 0, 2)), (2, (1,))], seed=4)
+    apart, together = (roles(collate(examples, share_prompts=share), "reward") for share in (False, True))
+    torch.testing.assert_close(together, apart, rtol=1e-5, atol=2e-5)
+
+
+def trained_logprobs(model: torch.nn.Module, examples: Sequence[Example]) -> Tensor:
+    """Log-probability of every trained token, each sequence run alone."""
+    masks = torch.tensor([trained for example in examples for trained in example.trained[1:]])
+    return plain_logprobs(model, [example.input_ids for example in examples])[masks]

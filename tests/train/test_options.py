@@ -41,7 +41,7 @@ VISIBLE = {
     "data.max_rows": (TRAINERS, "12", (), METRICS),
     "data.max_length": (EPOCHS, "100", ("data.max_reject_rate=1",), METRICS),
     "batch.rows": (EPOCHS, "3", (), STEPS),
-    "batch.micro_batch_tokens": (TRAINERS, "100000", (), FORWARDS),
+    "batch.micro_batch_tokens": (TRAINERS, "60", (), FORWARDS),
     "batch.num_micro_batches": (TRAINERS, "3", ("batch.micro_batch_tokens=100000",), FORWARDS),
     "optim.lr": (TRAINERS, "0.02", (), METRICS),
     "optim.schedule": (TRAINERS, "constant", (), METRICS),

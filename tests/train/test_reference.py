@@ -74,9 +74,10 @@ def test_they_are_to_the_last_bit_those_of_a_reference_beside_the_policy(world, 
     for step in range(3):
         picked = step_rows(rows.mixture, 6, 2, runtime.seed, step)
         pairs = [rows.train[i] for i in picked]
-        for share in dpo_module.micro_batches([pair.num_tokens for pair in pairs], config.batch, runtime):
+        sides = [pair.sides for pair in pairs]
+        for share in dpo_module.micro_batches_by_prompt(sides, config.batch, runtime, share_prompts=True):
             with torch.no_grad():
-                batch = collate_pairs([pairs[i] for i in share.rows]).packed
+                batch = collate_pairs([pairs[i] for i in share.rows], share_prompts=True).packed
                 beside = response_logprobs(roles, "reference", batch).view(-1, 2)
             assert torch.equal(found[[picked[i] for i in share.rows]], beside)
 

@@ -27,6 +27,11 @@ class Example:
         return [sum(1 for _ in run) for trained, run in groupby(self.trained[1:]) if trained]
 
     @property
+    def prompt(self) -> tuple[int, ...]:
+        """The tokens before the first trained one; all of them where none is trained."""
+        return self.input_ids[: self.trained.index(True)] if any(self.trained) else self.input_ids
+
+    @property
     def num_trained(self) -> int:
         """Trained tokens; the first token of a sequence cannot be one, because nothing predicts it."""
         return sum(self.trained[1:])
@@ -48,6 +53,11 @@ class PairExample:
     def num_tokens(self) -> int:
         """Tokens of both sequences."""
         return len(self.chosen.input_ids) + len(self.rejected.input_ids)
+
+    @property
+    def sides(self) -> tuple[Example, Example]:
+        """Chosen and rejected."""
+        return self.chosen, self.rejected
 
 
 @dataclass(frozen=True, slots=True)

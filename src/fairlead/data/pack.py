@@ -16,6 +16,30 @@ def pack(lengths: Sequence[int], capacity: int, *, num_bins: int = 0) -> list[li
     return sorted(sorted(group) for group in bins)
 
 
+def pack_by_prompt(
+    lengths: Sequence[int], prompts: Sequence[tuple[int, ...]], capacity: int, *, num_bins: int = 0
+) -> list[list[int]]:
+    """As `pack`, for sequences that begin with these prompts and lay each prompt out once in a bin.
+
+    Sequences of one prompt go into one bin as far as the capacity reaches, and what they share counts there once. A
+    given number of bins goes by whole lengths: it says how many, not how full.
+    """
+    if num_bins:
+        return pack(lengths, capacity, num_bins=num_bins)
+    units: list[list[int]] = []  # sequences of one prompt that stay together
+    tokens: list[int] = []
+    latest: dict[tuple[int, ...], int] = {}
+    for index, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+        unit, own = latest.get(prompt, -1), length - len(prompt)
+        if unit < 0 or not prompt or tokens[unit] + own > capacity:
+            unit = latest[prompt] = len(units)
+            units.append([])
+            tokens.append(len(prompt))
+        units[unit].append(index)
+        tokens[unit] += own
+    return sorted(sorted(index for unit in group for index in units[unit]) for group in pack(tokens, capacity))
+
+
 def _best_fit(lengths: Sequence[int], order: list[int], capacity: int) -> list[list[int]]:
     bins: list[list[int]] = []
     room: list[int] = []  # tokens left in each bin

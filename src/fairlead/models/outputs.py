@@ -9,15 +9,17 @@ from fairlead.batches import PackedBatch
 from fairlead.config.common import ForwardConfig
 from fairlead.data.collate import collate
 from fairlead.data.examples import Example
-from fairlead.data.pack import pack
+from fairlead.data.pack import pack_by_prompt
 from fairlead.models.roles import Roles
 from fairlead.runtime.ranks import reshard
 from fairlead.runtime.start import Runtime
 
 
-def forward_batches(num_tokens: Sequence[int], batch: ForwardConfig, runtime: Runtime) -> list[list[int]]:
-    """Row indices of this rank's forward passes; every rank runs equally many (`by_row` drops repeated ones)."""
-    bins = pack(num_tokens, batch.micro_batch_tokens) if runtime.fast else [[i] for i in range(len(num_tokens))]
+def forward_batches(examples: Sequence[Example], batch: ForwardConfig, runtime: Runtime) -> list[list[int]]:
+    """Row indices of this rank's forward passes; every rank runs equally many (`per_sequence` drops repeated ones)."""
+    lengths, prompts = zip(*((len(example.input_ids), example.prompt) for example in examples), strict=True)
+    one_each = [[i] for i in range(len(examples))]
+    bins = pack_by_prompt(lengths, prompts, batch.micro_batch_tokens) if runtime.fast else one_each
     bins += [bins[0]] * (-len(bins) % runtime.ranks.world_size)
     return bins[runtime.ranks.rank :: runtime.ranks.world_size]
 
@@ -43,9 +45,9 @@ def per_sequence(
     rows: list[Tensor] = []
     indices: list[int] = []
     if passes is None:
-        passes = forward_batches([len(example.input_ids) for example in examples], batch, runtime)
+        passes = forward_batches(examples, batch, runtime)
     for index in passes:
-        packed = collate([examples[i] for i in index]).to(runtime.device)
+        packed = collate([examples[i] for i in index], share_prompts=roles.packs(role)).to(runtime.device)
         out = roles(packed, role, temperature=temperature)
         out = out if isinstance(out, Tensor) else out.logprobs
         rows += list(out.float().split(1)) if roles.roles[role].output == "scores" else _by_sequence(out, packed)

@@ -126,11 +126,9 @@ class Roles(nn.Module):
         alpha = self.noise.get(role, 0.0) if torch.is_grad_enabled() else 0.0
         with noisy_embeddings(input_embedding(model), batch, alpha, packed=packed) if alpha else nullcontext():
             hidden = hidden_states(decoder_of(model), batch, packed=packed)
-        if spec.output != "scores":
-            assert not batch.prefixes, "what predicts a token after a shared prefix does not stand before it"
         if spec.output == "logprobs":
             head = (
-                hidden[batch.targets - 1], output_layer.weight, output_layer.bias, batch.input_ids[batch.targets]
+                hidden[batch.predictors], output_layer.weight, output_layer.bias, batch.input_ids[batch.targets]
             )  # fmt: skip
             chunk = LOGITS_CHUNK[hidden.device.type]
             if with_vocabulary:
@@ -141,7 +139,7 @@ class Roles(nn.Module):
                 )
             self._expect_backward(role, result.logprobs)
             return result
-        positions = batch.targets - 1 if spec.output == "values" else batch.last_tokens
+        positions = batch.predictors if spec.output == "values" else batch.last_tokens
         result = self.heads[role](hidden[positions].float()).squeeze(-1)
         self._expect_backward(role, result)
         return result

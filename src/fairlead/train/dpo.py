@@ -28,7 +28,7 @@ from fairlead.evaluate.preference_accuracy import measure_preferences
 from fairlead.evaluate.summary import Evaluation, StageSummary
 from fairlead.models.roles import Roles
 from fairlead.runtime.start import Runtime, start
-from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
+from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches_by_prompt, num_tokens_passed
 from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
@@ -69,7 +69,7 @@ def train_dpo(config: DpoConfig, *, name: str = "dpo") -> Path:
             pairs = [rows.train[i] for i in picked]
             expected = torch.zeros(len(pairs), 2) if reference is None else reference[picked]
             metrics = _step(roles, optimizer, pairs, expected, config, runtime, step)
-            num_tokens = sum(pair.num_tokens for pair in pairs)
+            num_tokens = sum(num_tokens_passed(pair.sides, share_prompts=roles.packs("policy")) for pair in pairs)
             numbers["tokens"] += num_tokens
             if config.eval_every_steps and (step + 1) % config.eval_every_steps == 0:
                 for measured in measure_preferences(roles, "policy", rows.held_out, config.batch, runtime):
@@ -87,7 +87,7 @@ def train_dpo(config: DpoConfig, *, name: str = "dpo") -> Path:
 
 def _reference(stage: Stage, roles: Roles, rows: Rows[PairExample], steps: Iterable[list[int]]) -> Float[Tensor, "P 2"]:
     """Log-probability of both responses of each pair under the parent; nan for pairs that no step sees."""
-    pairs = [(pair.chosen, pair.rejected) for pair in rows.train]
+    pairs = [pair.sides for pair in rows.train]
 
     def compute() -> dict[str, Tensor]:
         return {"pairs": logprobs_when_first_seen(stage, roles, pairs, steps)}
@@ -106,7 +106,7 @@ def _step(
 
     def loss_of(share: MicroBatch) -> Tensor:
         rows = list(share.rows)
-        batch = collate_pairs([pairs[i] for i in rows]).to(runtime.device)
+        batch = collate_pairs([pairs[i] for i in rows], share_prompts=roles.packs("policy")).to(runtime.device)
         batch = batch if share.counts else batch.without_weight()
         policy = response_logprobs(roles, "policy", batch.packed)
         losses, chosen, rejected = pair_losses(
@@ -119,7 +119,8 @@ def _step(
             loss = loss - config.sft_coef * (policy[0::2] * batch.pair_weights).sum() / num_chosen
         return loss
 
-    shares = micro_batches([pair.num_tokens for pair in pairs], config.batch, runtime)
+    sides = [pair.sides for pair in pairs]
+    shares = micro_batches_by_prompt(sides, config.batch, runtime, share_prompts=roles.packs("policy"))
     loss = accumulate(shares, loss_of, optimizer, runtime)
     accuracy, chosen, rejected = (runtime.ranks.sum(torch.stack(sums).sum(0)) / total).tolist()
     rewards = {"chosen_reward": chosen, "rejected_reward": rejected, "margin": chosen - rejected}

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from fairlead.algos.kl import kl_k1, kl_k3
 from fairlead.algos.masked import masked_mean
-from fairlead.batches import Rollout
+from fairlead.batches import PackedBatch, Rollout
 from fairlead.config.common import MicroBatchConfig
 from fairlead.config.online import OnlineConfig
 from fairlead.data.chat_template import ChatTemplate
+from fairlead.data.collate import collate
 from fairlead.data.examples import Example
 from fairlead.evaluate.probes import distinct_n
 from fairlead.generate.engine import Engine, Response
@@ -21,7 +22,7 @@ from fairlead.models.roles import Roles
 from fairlead.models.sources import Source
 from fairlead.rollout.sample import sample_responses
 from fairlead.runtime.start import Runtime
-from fairlead.train.accumulate import MicroBatch, micro_batches
+from fairlead.train.accumulate import MicroBatch, micro_batches_by_prompt
 from fairlead.train.moving import MovingAverage
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.stage import Stage
@@ -55,9 +56,14 @@ class MiniBatch:
         index = list(rows)
         return matrix[index][self.rollout.response_mask[index]]
 
-    def shares(self, batch: MicroBatchConfig, runtime: Runtime) -> list[MicroBatch]:
-        """This rank's micro-batches."""
-        return micro_batches([len(example.input_ids) for example in self.examples], batch, runtime)
+    def shares(self, batch: MicroBatchConfig, roles: Roles, role: str, runtime: Runtime) -> list[MicroBatch]:
+        """This rank's micro-batches for the role."""
+        alone = [(example,) for example in self.examples]
+        return micro_batches_by_prompt(alone, batch, runtime, share_prompts=roles.packs(role))
+
+    def batch(self, share: MicroBatch, roles: Roles, role: str) -> PackedBatch:
+        """The tokens of a micro-batch, laid out as the role reads them."""
+        return collate([self.examples[i] for i in share.rows], share_prompts=roles.packs(role))
 
 
 def response_seeds(seed: int, iteration: int, count: int) -> list[int]:

@@ -31,7 +31,6 @@ from fairlead.batches import Rollout
 from fairlead.config.online import GrpoConfig
 from fairlead.config.terms import REWARD_MODEL, short_name
 from fairlead.data.chat_template import ChatTemplate
-from fairlead.data.collate import collate
 from fairlead.data.examples import Task
 from fairlead.data.sampler import epoch_order, stream_rows
 from fairlead.errors import UserError
@@ -292,7 +291,7 @@ class _Learner:
         sums: list[Tensor] = []
 
         def loss_of(share: MicroBatch) -> Tensor:
-            batch = collate([mini.examples[i] for i in share.rows]).to(device)
+            batch = mini.batch(share, self.roles, "policy").to(device)
             old, reference, advantages, weight, correction = (
                 mini.of_targets(m, share.rows).to(device)
                 for m in (rollout.old_logprobs, rollout.reference_logprobs, mini.advantages, weights, corrections)
@@ -306,7 +305,8 @@ class _Learner:
             sums.append(torch.stack([(values * batch.weights * share.counts).sum() for values in kept]))
             return (losses * weight * share.counts).sum()
 
-        loss = accumulate(mini.shares(config.batch, self.runtime), loss_of, self.policy, self.runtime)
+        shares = mini.shares(config.batch, self.roles, "policy", self.runtime)
+        loss = accumulate(shares, loss_of, self.policy, self.runtime)
         entropy, clipped, kl = (self.runtime.ranks.sum(torch.stack(sums).sum(0)) / mini.num_tokens).tolist()
         metrics = {"policy_loss": float(loss), "entropy": entropy, "clip_fraction": clipped, "kl_old_new": kl}
         if not teaches.any():

@@ -24,7 +24,7 @@ from fairlead.evaluate.preference_accuracy import measure_judgements, sequence_s
 from fairlead.evaluate.summary import Evaluation, StageSummary
 from fairlead.models.roles import Roles
 from fairlead.runtime.start import Runtime, start
-from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
+from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches_by_prompt
 from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
@@ -146,7 +146,7 @@ def _step(
 
     def loss_of(share: MicroBatch) -> Tensor:
         index = list(share.rows)
-        batch = collate([rows[i].response for i in index]).to(runtime.device)
+        batch = collate([rows[i].response for i in index], share_prompts=roles.packs("policy")).to(runtime.device)
         desirable = labels[index].to(runtime.device)
         losses, rewards = kto_loss(
             response_logprobs(roles, "policy", batch), reference[index].to(runtime.device), desirable, kl,
@@ -158,7 +158,8 @@ def _step(
         sums.append(torch.stack([values.float().sum() for values in kept]) * share.counts)
         return losses.sum() * share.counts / len(rows)
 
-    shares = micro_batches([len(row.response.input_ids) for row in rows], config.batch, runtime)
+    alone = [(row.response,) for row in rows]
+    shares = micro_batches_by_prompt(alone, config.batch, runtime, share_prompts=roles.packs("policy"))
     loss = accumulate(shares, loss_of, optimizer, runtime)
     right, desirable, undesirable = runtime.ranks.sum(torch.stack(sums).sum(0)).tolist()
     metrics = {"loss": float(loss), "accuracy": right / len(rows), "kl_mismatched": float(kl)}

@@ -225,7 +225,7 @@ class _Learner:
         sums: list[Tensor] = []
 
         def loss_of(share: MicroBatch) -> Tensor:
-            batch = collate([mini.examples[i] for i in share.rows]).to(device)
+            batch = mini.batch(share, self.roles, "policy").to(device)
             weights = batch.weights * share.counts
             logprobs, entropy = self.roles(batch, "policy", temperature=config.sampling.temperature, with_entropy=True)
             clip = {"clip_eps_low": config.clip_eps_low, "clip_eps_high": config.clip_eps_high}
@@ -244,7 +244,8 @@ class _Learner:
             sums.append(torch.stack([(values * weights).sum() for values in kept]))
             return (losses * weights).sum() / mini.num_tokens
 
-        loss = accumulate(mini.shares(config.batch, self.runtime), loss_of, self.policy, self.runtime)
+        shares = mini.shares(config.batch, self.roles, "policy", self.runtime)
+        loss = accumulate(shares, loss_of, self.policy, self.runtime)
         metrics = {"policy_loss": float(loss)}
         if config.ptx_coef > 0:
             metrics["ptx_loss"] = self._ptx(step)
@@ -272,13 +273,14 @@ class _Learner:
         config, device = self.config, self.runtime.device
 
         def loss_of(share: MicroBatch) -> Tensor:
-            batch = collate([mini.examples[i] for i in share.rows]).to(device)
+            batch = mini.batch(share, self.roles, "critic").to(device)
             values = self.roles(batch, "critic")
             old, returns = (mini.of_targets(m, share.rows).to(device) for m in (mini.rollout.values, all_returns))
             losses = clipped_value_loss(values, old, returns, value_clip=config.value_clip)
             return (losses * batch.weights * share.counts).sum() / mini.num_tokens
 
-        loss = accumulate(mini.shares(config.batch, self.runtime), loss_of, self.critic, self.runtime)
+        shares = mini.shares(config.batch, self.roles, "critic", self.runtime)
+        loss = accumulate(shares, loss_of, self.critic, self.runtime)
         done = self.critic.step(step)
         return {"value_loss": float(loss), "critic_grad_norm": done["grad_norm"]}
 

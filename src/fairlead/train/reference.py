@@ -24,7 +24,7 @@ from fairlead.data.examples import Example
 from fairlead.models.outputs import per_sequence
 from fairlead.models.roles import Roles
 from fairlead.runtime.start import Runtime
-from fairlead.train.accumulate import micro_batches
+from fairlead.train.accumulate import micro_batches_by_prompt
 from fairlead.train.stage import Stage
 
 FILE = "reference.safetensors"
@@ -39,7 +39,7 @@ def step_logprobs(
     Read in the micro-batches that a training step on these rows has: other sequences in a pass move the last digits.
     """
     width = len(rows[0])
-    shares = micro_batches([sum(len(example.input_ids) for example in row) for row in rows], batch, runtime)
+    shares = micro_batches_by_prompt(rows, batch, runtime, share_prompts=roles.packs("policy"))
     passes = [[width * i + k for i in share.rows for k in range(width)] for share in shares]
     examples = [example for row in rows for example in row]
     return sums(per_sequence(roles, "policy", examples, batch, runtime, passes=passes)).view(-1, width)
