@@ -164,7 +164,9 @@ def test_linear_with_extreme_logits(with_entropy):
     assert hidden.grad.isfinite().all()
 
 
-def test_linear_in_bfloat16():
+@pytest.mark.parametrize("kept_bytes", [0, 2**20])
+def test_linear_in_bfloat16(monkeypatch, kept_bytes):
+    monkeypatch.setattr("fairlead.algos.logprobs.KEPT_BYTES", kept_bytes)
     leaves, targets = head(64, 32, 301, torch.bfloat16, scale=0.3)[:3], head(64, 32, 301)[3]
     exact = [x.detach().float().requires_grad_() for x in leaves]
     seeds = torch.ones(64) / 64
@@ -184,8 +186,10 @@ def test_linear_in_bfloat16():
         torch.testing.assert_close(got.float(), other.float(), rtol=2e-2, atol=1e-4)
 
 
-def test_linear_sums_many_chunks_in_float32():
-    """1024 equal targets, one per chunk: a sum kept in bfloat16 stops growing at 256 times the first."""
+def test_linear_sums_many_blocks_in_float32(monkeypatch):
+    """1024 equal targets, one per block: a sum kept in bfloat16 stops growing at 256 times the first."""
+    monkeypatch.setattr("fairlead.algos.logprobs.KEPT_BYTES", 0)
+    monkeypatch.setattr("fairlead.algos.logprobs.WEIGHT_BLOCK", 1)
     hidden, weight, bias, targets = head(1, dtype=torch.bfloat16)
     once = torch.autograd.grad(
         linear_logprobs(hidden, weight, bias, targets, temperature=1.0, chunk=1, **BARE)[0].sum(),
@@ -226,6 +230,7 @@ def test_linear_never_holds_all_logits_and_keeps_its_inputs_and_one_number_per_t
 ):
     """In float32 a chunk of them at most; a trained head waits for a block of their gradients, in 16 bits."""
     monkeypatch.setattr("fairlead.algos.logprobs.WEIGHT_BLOCK", 10)
+    monkeypatch.setattr("fairlead.algos.logprobs.KEPT_BYTES", 40 * 11 * 2 - 1)
     hidden, weight, bias, targets = head(40, 4, 11, dtype=torch.bfloat16)
     weight.requires_grad_(trained)
     bias.requires_grad_(trained)
@@ -244,6 +249,24 @@ def test_linear_never_holds_all_logits_and_keeps_its_inputs_and_one_number_per_t
     assert [tuple(x.shape) for x in kept if x.data_ptr() not in inputs] == [(40,)]  # the logarithm of the normaliser
     assert produced.most_rows(11, torch.float32) == 5
     assert produced.most_rows(11, torch.bfloat16) == most_bfloat16
+    assert (40, 11) not in produced.shapes
+
+
+def test_16_bit_logits_are_kept_once_and_become_their_gradients():
+    """No second tensor of their size, none in float32; and a second pass through the graph finds the same."""
+    hidden, weight, bias, targets = head(40, 4, 11, dtype=torch.bfloat16)
+    with Produced() as produced:
+        logprobs, _ = linear_logprobs(hidden, weight, bias, targets, temperature=0.7, chunk=5, with_entropy=True)
+        first = torch.autograd.grad(logprobs.sum(), (hidden, weight, bias), retain_graph=True)
+    assert produced.tensors.count(((40, 11), torch.bfloat16)) == 1
+    assert produced.most_rows(11, torch.float32) == 5
+    with Produced() as produced:
+        again = torch.autograd.grad(logprobs.sum(), (hidden, weight, bias))
+    assert produced.most_rows(11, torch.float32) == 5
+    for one, other in zip(first, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=2**-7, atol=1e-3)
+    with torch.no_grad(), Produced() as produced:
+        linear_logprobs(hidden, weight, bias, targets, temperature=0.7, chunk=5, with_entropy=True)
     assert (40, 11) not in produced.shapes
 
 

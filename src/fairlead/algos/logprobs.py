@@ -11,6 +11,7 @@ from torch.nn.functional import linear
 from fairlead.algos.masked import upcast
 
 WEIGHT_BLOCK = 512  # targets whose gradients of logits stay until one product adds them to the head's gradient
+KEPT_BYTES = 2**28  # 16-bit logits up to this size are kept for the backward pass instead of computed again
 
 
 def token_logprobs(
@@ -37,16 +38,17 @@ def linear_logprobs(
 ) -> tuple[Float[Tensor, "M"], Float[Tensor, "M"] | None]:
     """Log-probability of each target and, if wanted, entropy, straight from the hidden states and the head.
 
-    The same numbers as `token_logprobs(linear(hidden, weight, bias), targets)` and `entropy`, but the logits exist
-    for `chunk` targets at a time, in the forward and in the backward pass, where they are computed again: 4 V bytes per
-    target are never held for all M. A trained head keeps the gradients of WEIGHT_BLOCK targets' logits in the hidden
-    states' dtype: its own gradient is as large as the head, and adding to it once a chunk costs more than the product.
+    The same numbers as `token_logprobs(linear(hidden, weight, bias), targets)` and `entropy`, but float32 logits exist
+    for `chunk` targets at a time: 4 V bytes per target are never held for all M. As 16-bit numbers they are kept for
+    the backward pass where they fit into KEPT_BYTES, and turn into their gradients in place; otherwise they are
+    computed again, chunk by chunk. A trained head then keeps the gradients of WEIGHT_BLOCK targets' logits: its own
+    gradient is as large as the head, and adding to it once a chunk costs more than the product.
     Gradients reach hidden, weight and bias, each only if it asks for one, so a frozen head costs no product of its own.
     The entropy is a metric and carries no gradient; it costs passes over V numbers per target, so only who reads it
     asks for it.
     """
     logprobs, entropies, _, _ = _LinearLogprobs.apply(
-        hidden, weight, bias, targets, temperature, chunk, with_entropy, False
+        hidden, weight, bias, targets, temperature, chunk, with_entropy, False, _may_be_kept(hidden, weight)
     )
     return logprobs, entropies if with_entropy else None
 
@@ -65,12 +67,20 @@ def linear_vocabulary(
     As `linear_logprobs`, all three with gradient: what label smoothing and the z-loss are made of. A forbidden token
     (a bias of minus infinity) makes the mean minus infinity.
     """
-    logprobs, _, means, totals = _LinearLogprobs.apply(hidden, weight, bias, targets, temperature, chunk, False, True)
+    logprobs, _, means, totals = _LinearLogprobs.apply(
+        hidden, weight, bias, targets, temperature, chunk, False, True, _may_be_kept(hidden, weight)
+    )
     return logprobs, means, totals
 
 
+def _may_be_kept(hidden: Tensor, weight: Tensor) -> bool:
+    """Whether the logits of all targets may wait for a backward pass."""
+    size = len(hidden) * len(weight) * hidden.element_size()
+    return torch.is_grad_enabled() and hidden.element_size() == 2 and size <= KEPT_BYTES
+
+
 class _LinearLogprobs(torch.autograd.Function):
-    """Keeps its inputs, which exist anyway, and the normaliser of each target; nothing of size V per target.
+    """Keeps its inputs, which exist anyway, the normaliser of each target and, where they are small, the logits.
 
     Works in place on each chunk of logits: V is large, and every pass over them costs as much as some layers.
     """
@@ -86,14 +96,16 @@ class _LinearLogprobs(torch.autograd.Function):
         chunk: int,
         with_entropy: bool,
         with_mean: bool,
+        keep: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         logprobs, totals = (torch.empty(len(targets), dtype=dtype, device=hidden.device) for _ in range(2))
         entropies = torch.empty(len(targets) if with_entropy else 0, dtype=dtype, device=hidden.device)
         means = torch.empty(len(targets) if with_mean else 0, dtype=dtype, device=hidden.device)
+        kept = linear(hidden, weight, bias) if keep else None
         for start in range(0, len(targets), chunk):
             part = slice(start, start + chunk)
-            logits = _logits(hidden[part], weight, bias, temperature)
+            logits = _tempered(linear(hidden[part], weight, bias) if kept is None else kept[part], temperature)
             chosen = logits.gather(-1, targets[part, None])[:, 0]
             highest = logits.amax(dim=-1)
             if with_mean:
@@ -112,7 +124,7 @@ class _LinearLogprobs(torch.autograd.Function):
         ctx.save_for_backward(hidden, weight, bias, targets, totals)
         if with_mean:
             means -= totals
-        ctx.temperature, ctx.chunk, ctx.with_mean = temperature, chunk, with_mean
+        ctx.temperature, ctx.chunk, ctx.with_mean, ctx.kept = temperature, chunk, with_mean, kept
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies, means, totals.clone() if with_mean else totals.new_empty(0)
 
@@ -123,13 +135,14 @@ class _LinearLogprobs(torch.autograd.Function):
         hidden, weight, bias, targets, totals = ctx.saved_tensors
         dtype = grad_logprobs.dtype
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        # Sums over chunks are kept in float32: a bfloat16 sum would lose the small chunks.
-        grad_weight = torch.zeros_like(weight, dtype=dtype) if ctx.needs_input_grad[1] else None
+        grad_weight: Tensor | None = None
         grad_bias = torch.zeros_like(bias, dtype=dtype) if ctx.needs_input_grad[2] else None
-        block = ctx.chunk if grad_weight is None else max(ctx.chunk, WEIGHT_BLOCK)
+        kept, ctx.kept = ctx.kept, None  # a second pass through the graph finds none, and computes them again
+        block = max(ctx.chunk, WEIGHT_BLOCK) if ctx.needs_input_grad[1] else ctx.chunk
+        block = block if kept is None else max(1, len(targets))
         for first in range(0, len(targets), block):
             whole = slice(first, min(first + block, len(targets)))
-            grad_block = hidden.new_empty(whole.stop - first, len(weight))
+            grad_block = hidden.new_empty(whole.stop - first, len(weight)) if kept is None else kept
             for start in range(first, whole.stop, ctx.chunk):
                 part = slice(start, min(start + ctx.chunk, whole.stop))
                 # d logprob[target] / d logits = (one-hot(target) - softmax) / temperature; of the mean log-probability
@@ -139,7 +152,8 @@ class _LinearLogprobs(torch.autograd.Function):
                 of_softmax = seeds
                 if uniform is not None:
                     of_softmax = seeds + uniform - grad_totals[part, None] / ctx.temperature
-                logits = _logits(hidden[part], weight, bias, ctx.temperature)
+                found = linear(hidden[part], weight, bias) if kept is None else kept[part]
+                logits = _tempered(found, ctx.temperature)
                 grad_logits = logits.sub_(totals[part, None]).exp_().mul_(-of_softmax)
                 if uniform is not None:
                     grad_logits += uniform / grad_logits.shape[1]
@@ -149,19 +163,26 @@ class _LinearLogprobs(torch.autograd.Function):
                 grad_block[start - first : part.stop - first] = grad_logits
             if grad_hidden is not None:
                 grad_hidden[whole] = grad_block @ weight
-            if grad_weight is not None:
-                grad_weight += grad_block.T @ hidden[whole]
+            if ctx.needs_input_grad[1]:
+                share = grad_block.T @ hidden[whole]
+                # Sums over blocks are kept in float32: a bfloat16 sum would lose the small ones.
+                if grad_weight is None:
+                    grad_weight = share if block >= len(targets) else share.to(dtype)
+                else:
+                    grad_weight += share
+        if ctx.needs_input_grad[1] and grad_weight is None:
+            grad_weight = torch.zeros_like(weight)  # no target
         return (
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight.dtype),
             None if grad_bias is None else grad_bias.to(bias.dtype),
-            *[None] * 5,
+            *[None] * 6,
         )
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    """Tempered logits in float32 (or float64), a fresh tensor."""
-    logits = upcast(linear(hidden, weight, bias))
+def _tempered(logits: Tensor, temperature: float) -> Tensor:
+    """In float32 (or float64), to be worked on in place: 16-bit logits stay as they are."""
+    logits = upcast(logits)
     return logits.div_(temperature) if temperature != 1.0 else logits
 
 
