@@ -4,6 +4,7 @@
 #   make fetch                  set up and bring the starter weights and rows, run nothing
 #   make demo TORCH_INDEX=URL   take torch from this extra index (the CPU one of PyTorch's install page saves 3 GB)
 #   make test, make check       the tests; linters, types, layers and generated docs
+#   make test-full, test-gpu    the slow ones too; those that need a CUDA device
 #   make bench, make bench-full fairlead beside its peers, each in an environment of its own: 20 minutes, or all works
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell $(p) -c 'import sys; print(1 if (3, 11) <= sys.version_info < (3, 14) else "")' 2>/dev/null),$(p))))
@@ -19,7 +20,7 @@ PIP_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 MPLBACKEND=Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full check fetch docs bench bench-full clean lock resolve
+.PHONY: help setup demo test test-full test-gpu check fetch docs bench bench-full clean lock resolve
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +49,9 @@ test: fetch
 
 test-full: fetch
 	$(TEST_ENV) $(BIN)/python -m pytest -m "not gpu" $(TESTS)
+
+test-gpu: $(STAMP)
+	$(TEST_ENV) $(BIN)/python -m pytest -m gpu $(TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
     python bench/compare.py rollout                     # one work; --alternations 5, --output FOLDER
     python bench/compare.py --list                      # what can be compared, and the least ratio wanted
+    python bench/compare.py sft-packed --device cuda    # on a GPU; --model FOLDER for another model
     python bench/compare.py --install trl               # a peer's own environment, from bench/peers/trl.txt
 
 Both processes load their model, then wait. In each alternation one does a round (the same rows as the other), then the
@@ -64,12 +65,13 @@ class Process:
         return json.loads(line)
 
 
-def compare(name: str, work: Work, alternations: int) -> dict[str, Any]:
+def compare(name: str, work: Work, alternations: int, *, device: str, peer_python: str | None) -> dict[str, Any]:
     """Run both sides in turn."""
     if work.prepare:
         subprocess.run([sys.executable, *(str(BENCH / work.prepare[0]), *work.prepare[1:])], check=True)
     ours = Process(work.ours, sys.executable, [*work.options, *work.ours_options])
-    peer = Process(work.peer, python_of(work.environment), [*work.options, *work.peer_options])
+    peer_options = work.peer_options_on_cuda or work.peer_options if device == "cuda" else work.peer_options
+    peer = Process(work.peer, peer_python or python_of(work.environment), [*work.options, *peer_options])
     sides = [ours, peer]
     for number in range(alternations + 1):
         for side in sides if number % 2 == 0 else reversed(sides):
@@ -89,7 +91,7 @@ def compare(name: str, work: Work, alternations: int) -> dict[str, Any]:
         "memory": {"ratio": _peak(ours) / _peak(peer), "wanted": work.wanted_memory},
         "fairlead": _summary(ours), "peer": {"name": work.peer_name, **_summary(peer)},
         "agree": {key: _difference(counted, key, allowed) for key, allowed in work.agree.items()},
-        "environment": environment(),
+        "environment": environment(device),
     }  # fmt: skip
 
 
@@ -111,12 +113,17 @@ def install(environment: str) -> None:
     subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", "-r", str(requirements)], check=True)
 
 
-def environment() -> dict[str, Any]:
+def environment(device: str = "cpu") -> dict[str, Any]:
     """The machine; the packages are each side's facts."""
+    gpu = {}
+    if device == "cuda":
+        import torch
+
+        gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     return {
         "python": platform.python_version(), "machine": platform.machine(), "cpu": _cpu(), "cores": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", ""),
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(), **gpu,
     }  # fmt: skip
 
 
@@ -155,6 +162,9 @@ def main() -> int:
     parser.add_argument("works", nargs="*", metavar="WORK")
     parser.add_argument("--alternations", type=int, default=5)
     parser.add_argument("--output", type=Path, default=BENCH / "results")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--model", help="folder of another model than the starter model")
+    parser.add_argument("--peer-python", help="a Python that has the peer, instead of its own environment")
     parser.add_argument("--install", metavar="PEER")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
@@ -163,13 +173,19 @@ def main() -> int:
     if arguments.list:
         for name, work in WORKS.items():
             print(f"{name:16} {work.what}; wanted: {work.wanted}x")
+    os.environ["BENCH_DEVICE"] = arguments.device
+    if arguments.model:
+        os.environ["BENCH_MODEL"] = arguments.model
+    where = "" if arguments.device == "cpu" else f"-{arguments.device}"
     holds = True
     for name in arguments.works:
         if name not in WORKS:
             parser.error(f"no work {name}; there are {', '.join(WORKS)}")
-        result = compare(name, WORKS[name], arguments.alternations)
+        result = compare(
+            name, WORKS[name], arguments.alternations, device=arguments.device, peer_python=arguments.peer_python
+        )
         arguments.output.mkdir(parents=True, exist_ok=True)
-        path = arguments.output / f"{result['environment']['date']}-{name}.json"
+        path = arguments.output / f"{result['environment']['date']}-{name}{where}.json"
         path.write_text(json.dumps(result, indent=1) + "\n")
         ratio, agree = result["ratio"], result["agree"]
         spread = f"{ratio['least']:.2f} to {ratio['greatest']:.2f}"

@@ -16,6 +16,8 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from setting import MODEL, RUNTIME, source
+
 from fairlead.artifacts.stages import stage_folder
 from fairlead.config.common import (
     BatchConfig,
@@ -23,7 +25,6 @@ from fairlead.config.common import (
     DataConfig,
     ModelConfig,
     OptimConfig,
-    RuntimeConfig,
     SamplingConfig,
 )
 from fairlead.config.online import GrpoConfig, KlConfig, PpoConfig, PpoKlConfig, PromptsConfig
@@ -31,7 +32,6 @@ from fairlead.config.stages import RewardConfig
 from fairlead.data.examples import task_examples
 from fairlead.data.load import read_prompts
 from fairlead.data.starter import resolve_paths
-from fairlead.models.sources import resolve
 from fairlead.runtime.environment import cache_folder
 from fairlead.train.reward import train_reward
 from fairlead.train.rows import policy_source, template_of
@@ -46,7 +46,7 @@ END, UNSAID = "<|im_end|>", "<|endoftext|>"
 NEVER = 10**6  # iterations: the peer saves nothing either
 COMMON = {
     "checkpoint": CheckpointConfig(every_steps=NEVER), "num_iterations": NEVER,
-    "runtime": RuntimeConfig(device="cpu", dtype="bfloat16"),
+    "runtime": RUNTIME,
 }  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def main() -> None:
     for name, dataset in SETS.items():
         texts = _short_enough(dataset)[:NUM_PROMPTS]
         (CACHE / f"{name}.json").write_text(json.dumps([{"instruction": text, "output": "-"} for text in texts]))
-    natural, endless = resolve(ModelConfig().name).base.folder, CACHE / "endless"
+    natural, endless = source().base.folder, CACHE / "endless"
     if not endless.is_dir():
         shutil.copytree(natural, endless, ignore=shutil.ignore_patterns("*.sha256"))
         _end_with(endless, UNSAID)
@@ -98,7 +98,7 @@ def _folder(model: str) -> str:
 
 def _short_enough(dataset: str) -> list[str]:
     """What the user says in the rows of one turn that stay whole."""
-    template = template_of(policy_source(ModelConfig(), LONGEST))
+    template = template_of(policy_source(ModelConfig(name=MODEL), LONGEST))
     records = read_prompts(resolve_paths([dataset], cache_folder())).records
     tasks, _ = task_examples(records, template, LONGEST, cut_long=False)
     fit = {task.prompt for task in tasks}

@@ -4,12 +4,13 @@ import argparse
 import itertools
 from collections.abc import Sequence
 
-from fairlead.config.common import ModelConfig
+from setting import source
+
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.load import read_prompts
 from fairlead.data.starter import resolve_paths
 from fairlead.models.loading import tokenizer_in
-from fairlead.models.sources import Source, resolve
+from fairlead.models.sources import Source
 from fairlead.runtime.environment import cache_folder
 
 DATASETS = ("alpaca_en_demo", "alpaca_zh_demo")
@@ -17,9 +18,9 @@ LONGEST = 256  # tokens of a prompt
 
 
 def model() -> tuple[Source, ChatTemplate]:
-    """The starter model."""
-    source = resolve(ModelConfig().name)
-    return source, ChatTemplate(tokenizer_in(source.base.folder))
+    """The model, and the template of its chats."""
+    found = source()
+    return found, ChatTemplate(tokenizer_in(found.base.folder))
 
 
 def prompts(template: ChatTemplate, count: int) -> Sequence[tuple[int, ...]]:

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from setting import DEVICE, MODEL, RUNTIME
+
 from fairlead.config.common import BatchConfig, DataConfig, ModelConfig, OptimConfig, RuntimeConfig
 from fairlead.config.stages import DpoConfig, EpochsConfig, RewardConfig, SftConfig
 from fairlead.data.examples import Example, PairExample
@@ -33,15 +35,17 @@ ROWS_PER_STEP = {"sft": 16, "pairs": 16, "responses": 32}
 NUM_STEPS = 6  # a warm-up and five alternations; the dataset has no more than 96 pairs of such lengths
 LONGEST = 512  # tokens of a sequence; fairlead's default
 BIN, BINS = 1024, 4  # TRL packs every group of `sft` into as many bins of its default length
+MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 8192}  # fairlead's default; a GPU takes a whole step at once
 STAGES = {"sft": SftConfig, "reward": RewardConfig, "dpo": DpoConfig}
 
 
 def config_of(stage: str, rows: str, output: str) -> EpochsConfig:
     """A real run of the stage on these rows; what is not said here is fairlead's default."""
     return STAGES[stage](
-        output=output, model=ModelConfig(tuning="full"), batch=BatchConfig(rows=ROWS_PER_STEP[rows]), num_epochs=1,
+        output=output, model=ModelConfig(name=MODEL, tuning="full"), num_epochs=1,
+        batch=BatchConfig(rows=ROWS_PER_STEP[rows], micro_batch_tokens=MICRO_BATCH_TOKENS[DEVICE]),
         data=DataConfig(train=(str(CACHE / rows / "rows.json"),), held_out_rows=0, max_length=LONGEST),
-        optim=OptimConfig(lr=1e-6, schedule="constant"), runtime=RuntimeConfig(device="cpu", dtype="bfloat16"),
+        optim=OptimConfig(lr=1e-6, schedule="constant"), runtime=RUNTIME,
     )  # fmt: skip
 
 
@@ -99,7 +103,7 @@ def _short_rows(name: str) -> list[tuple[dict[str, Any], Example | PairExample]]
 
 
 def _encoded(name: str, data: DataConfig) -> Sequence[Example] | Sequence[PairExample]:
-    template = template_of(policy_source(ModelConfig(), LONGEST))
+    template = template_of(policy_source(ModelConfig(name=MODEL), LONGEST))
     if name == "pairs":
         return load_preferences(data, template, end_token=True, rejects=None, seed=RuntimeConfig().seed).train
     return load_conversations(data, template, rejects=None, seed=RuntimeConfig().seed).train

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+DEVICE = os.environ.get("BENCH_DEVICE", "cpu")
+
 
 class Turn:
     """The talk with `compare.py` over standard input and output: a line of JSON each way.
@@ -28,7 +30,7 @@ class Turn:
 
     def imported(self) -> None:
         """All is imported and nothing is loaded: memory counts from here."""
-        self._imported = resident_bytes()
+        self._imported = resident_bytes() if DEVICE == "cpu" else 0
 
     def begin(self, **facts: object) -> None:
         """The first round may start; `facts` are settings that go into the result."""
@@ -40,6 +42,7 @@ class Turn:
 
         `seconds_before` is work of this round that was done and timed before the first one.
         """
+        synchronise()
         seconds = time.perf_counter() - self._start + seconds_before
         self._say({"seconds": seconds, **measured, "peak_bytes": peak_bytes() - self._imported})
         self._wait()
@@ -69,6 +72,18 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
+def synchronise() -> None:
+    """Wait until the device has done its work."""
+    if DEVICE == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
 def peak_bytes() -> int:
-    """The highest resident memory so far, in bytes."""
+    """The highest memory so far, in bytes: resident, or what CUDA's allocator held in use."""
+    if DEVICE == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

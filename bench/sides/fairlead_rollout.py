@@ -8,10 +8,11 @@ import time
 
 import rollouts
 import torch
+from setting import RUNTIME
 from side import Turn
 
 from fairlead.batches import PackedBatch
-from fairlead.config.common import RuntimeConfig, SamplingConfig
+from fairlead.config.common import SamplingConfig
 from fairlead.data.collate import collate
 from fairlead.data.examples import Example
 from fairlead.generate.engine import Engine, Response
@@ -19,7 +20,8 @@ from fairlead.models.build import add_frozen
 from fairlead.models.kv_cache import SlotCache
 from fairlead.models.prepacked import Prepacked
 from fairlead.models.roles import Roles
-from fairlead.runtime.start import start
+from fairlead.runtime.machine import synchronise
+from fairlead.runtime.start import Runtime, start
 
 NUM_STEPS = 20
 
@@ -29,7 +31,7 @@ def main() -> None:
     arguments = rollouts.parser().parse_args()
     turn = Turn()
     turn.imported()
-    runtime = start(RuntimeConfig(device="cpu", dtype="bfloat16"))
+    runtime = start(RUNTIME)
     source, template = rollouts.model()
     roles = Roles()
     add_frozen(roles, "policy", source, "logprobs", runtime)
@@ -71,19 +73,22 @@ def _mean_context(prompts: list[tuple[int, ...]], responses: list[Response]) -> 
 
 
 @torch.no_grad()
-def _forward_only(roles: Roles, runtime: object, num_rows: int, context: int) -> float:
+def _forward_only(roles: Roles, runtime: Runtime, num_rows: int, context: int) -> float:
     """Tokens per second of decode steps."""
     cache = SlotCache(num_rows, runtime.device)
     ids = torch.randint(0, 1000, (num_rows, context)).tolist()
     with Prepacked(roles.backbone(roles.roles["policy"].backbone)).in_use():
         cache.enter((context,) * num_rows, tuple(range(num_rows)))
-        roles(collate([Example(tuple(row), (False,) * context, "") for row in ids]), "policy", cache=cache)
-        one = collate([Example((row[0],), (False,), "") for row in ids])
+        prompts = collate([Example(tuple(row), (False,) * context, "") for row in ids])
+        roles(prompts.to(runtime.device), "policy", cache=cache)
+        one = collate([Example((row[0],), (False,), "") for row in ids]).to(runtime.device)
         seconds = []
         for _ in range(NUM_STEPS):
+            synchronise(runtime.device)
             began = time.perf_counter()
             cache.expect_token()
             roles(one, "policy", cache=cache)
+            synchronise(runtime.device)
             seconds.append(time.perf_counter() - began)
     return num_rows * len(seconds[2:]) / sum(seconds[2:])
 

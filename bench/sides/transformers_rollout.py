@@ -9,6 +9,7 @@ import time
 import rollouts
 import torch
 import transformers
+from setting import DEVICE
 from side import Turn, facts
 from transformers import AutoModelForCausalLM, LogitsProcessor, PreTrainedModel
 
@@ -39,7 +40,7 @@ def main() -> None:
     turn = Turn()
     turn.imported()
     source, template = rollouts.model()
-    model = AutoModelForCausalLM.from_pretrained(source.base.folder, dtype=torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_pretrained(source.base.folder, dtype=torch.bfloat16).eval().to(DEVICE)
     prompts = sorted(rollouts.prompts(template, arguments.prompts), key=len)
     ends = list(template.end_token_ids)
     speeds = {}
@@ -63,15 +64,15 @@ def generate(
     for start in range(0, len(prompts), batch_size):
         rows = prompts[start : start + batch_size]
         width = max(map(len, rows))
-        ids = torch.tensor([[ends[0]] * (width - len(row)) + list(row) for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        ids = torch.tensor([[ends[0]] * (width - len(row)) + list(row) for row in rows], device=DEVICE)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=DEVICE)
         logprobs = Logprobs()
         out = model.generate(
             ids, attention_mask=mask, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=ends,
             pad_token_id=ends[0], max_new_tokens=max_new_tokens, logits_processor=[logprobs],
         )  # fmt: skip
         logprobs.hear(out)
-        ended = torch.isin(out[:, width:], torch.tensor(ends)).int()
+        ended = torch.isin(out[:, width:], torch.tensor(ends, device=DEVICE)).int()
         real = ended.cumsum(1) - ended == 0  # up to the first end token
         tokens += int(real.sum())
         total += float(torch.stack(logprobs.columns, 1)[real].sum())

@@ -24,7 +24,7 @@ import transformers
 import trl
 from distinct import distinct_characters
 from online import conversations, models, parser
-from side import Turn, facts
+from side import DEVICE, Turn, facts
 
 NUM_STEPS = 2  # as in bench/prompts.py
 PHASES = {
@@ -100,7 +100,7 @@ def trainer_of(asked: argparse.Namespace, folder: str) -> Timed:
         output_dir=folder, max_steps=10**6, per_device_train_batch_size=asked.batch,
         gradient_accumulation_steps=num_responses // NUM_STEPS // asked.batch, generation_batch_size=num_responses,
         num_generations=asked.group, max_completion_length=asked.max_new_tokens, temperature=1.0, beta=0.04,
-        learning_rate=1e-6, lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, use_cpu=True,
+        learning_rate=1e-6, lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, use_cpu=DEVICE == "cpu",
         bf16=not asked.no_autocast, gradient_checkpointing=False, save_strategy="no", logging_steps=NUM_STEPS,
         report_to="none", disable_tqdm=True, model_init_kwargs={"dtype": asked.dtype},
     )  # fmt: skip

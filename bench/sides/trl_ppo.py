@@ -26,7 +26,7 @@ import torch
 import transformers
 import trl
 from online import conversations, models, parser
-from side import Turn, facts
+from side import DEVICE, Turn, facts
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
 NUM_EPOCHS = 2  # as in bench/prompts.py
@@ -125,8 +125,9 @@ def trainer_of(asked: argparse.Namespace, folder: str) -> PPOTrainer:
         output_dir=folder, total_episodes=10**6, per_device_train_batch_size=asked.batch,
         gradient_accumulation_steps=asked.num_prompts // asked.batch, num_mini_batches=1, num_ppo_epochs=NUM_EPOCHS,
         local_rollout_forward_batch_size=asked.num_prompts, response_length=asked.max_new_tokens, temperature=1.0,
-        kl_coef=0.05, learning_rate=1e-6, lr_scheduler_type="constant", weight_decay=0.0, use_cpu=True, bf16=True,
-        gradient_checkpointing=False, num_sample_generations=0, save_strategy="no", logging_steps=1, report_to="none",
+        kl_coef=0.05, learning_rate=1e-6, lr_scheduler_type="constant", weight_decay=0.0, bf16=True,
+        use_cpu=DEVICE == "cpu", gradient_checkpointing=False,
+        num_sample_generations=0, save_strategy="no", logging_steps=1, report_to="none",
         disable_tqdm=True,
     )  # fmt: skip
     table = datasets.Dataset.from_dict({"input_ids": prompts})

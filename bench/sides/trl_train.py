@@ -23,7 +23,7 @@ import datasets
 import torch
 import transformers
 import trl
-from side import Turn, facts
+from side import DEVICE, Turn, facts
 from trl.trainer import sft_trainer
 
 CACHE = Path(__file__).parents[1] / ".cache"
@@ -76,8 +76,9 @@ def trainer_of(arguments: argparse.Namespace, about: dict[str, Any], folder: str
     options = {
         "output_dir": folder, "num_train_epochs": 1, "per_device_train_batch_size": arguments.batch,
         "learning_rate": 1e-6, "lr_scheduler_type": "constant", "max_grad_norm": 1.0, "weight_decay": 0.0,
-        "train_sampling_strategy": "sequential", "bf16": True, "use_cpu": True, "gradient_checkpointing": False,
-        "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "model_init_kwargs": load,
+        "train_sampling_strategy": "sequential", "bf16": True, "gradient_checkpointing": False,
+        "use_cpu": DEVICE == "cpu", "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
+        "model_init_kwargs": load,
     }  # fmt: skip
     common = {"train_dataset": table, "processing_class": tokenizer}
     rows_per_step = len(steps[0]["examples"])

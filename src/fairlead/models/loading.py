@@ -24,6 +24,7 @@ from fairlead.data.examples import Example
 from fairlead.errors import ExitCode, UserError
 from fairlead.models import attention
 from fairlead.models.forward import hidden_states
+from fairlead.models.rms_norm import replace_rms_norms
 from fairlead.models.sources import Source, resolve
 
 # Our own lines say what is loaded; the library's bars and hints would drown them.
@@ -92,6 +93,8 @@ def load_causal_lm(folder: Path, *, dtype: torch.dtype, device: torch.device, fa
     _check_vocabulary(model, folder)
     if not fast:
         return Loaded(_padded(model), packed=False, note="fast=false: rows run padded")
+    if device.type == "cpu":  # a GPU has kernels of its own for what is written out here
+        replace_rms_norms(model)
     if _packs(model):
         return Loaded(model, packed=True, note="")
     name = type(model).__name__

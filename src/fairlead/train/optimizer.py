@@ -38,7 +38,7 @@ class Optimizer:
         self._peak = lr or config.lr
         self._adamw = torch.optim.AdamW(
             list(self._masters.values()), lr=self._peak, betas=(config.beta1, config.beta2), eps=config.eps,
-            weight_decay=config.weight_decay, foreach=False,
+            weight_decay=config.weight_decay, fused=True,
         )  # fmt: skip
 
     @property
@@ -126,7 +126,7 @@ class Optimizer:
             copy_into(master, tensors[f"{name}/master"])
             if f"{name}/step" not in tensors:
                 continue
-            moments = {"step": tensors[f"{name}/step"].clone()}
+            moments = {"step": tensors[f"{name}/step"].to(master.device, copy=True)}
             for key in ("exp_avg", "exp_avg_sq"):
                 moments[key] = torch.zeros_like(master)
                 copy_into(moments[key], tensors[f"{name}/{key}"])
