@@ -131,8 +131,14 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, *, scale: 
     num_groups = heads // key.shape[1]
     q = query.reshape(rows, key.shape[1], num_groups * longest, width)
     scores = torch.matmul(q * scale, key.transpose(-1, -2))
-    scores.masked_fill_(hidden.repeat(num_groups, 1), -torch.inf)  # in place: the product's backward needs only q and k
+    # In place, as the product's backward needs only q and k; added, as a mask would be filled in the backward pass too
+    scores.view(rows, -1, num_groups, longest, longest).add_(_minus_infinity(hidden, scores.dtype))
     return torch.matmul(torch.softmax(scores, dim=-1), value).reshape(rows, heads, longest, width)
+
+
+def _minus_infinity(hidden: Bool[Tensor, "T T"], dtype: torch.dtype) -> Float[Tensor, "T T"]:
+    """To be added to scores: minus infinity where they are hidden."""
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
 
 
 def packed_attention(
@@ -161,19 +167,19 @@ def slot_attention(
     query: Float[Tensor, "B H 1 D"],
     key: Float[Tensor, "B K L D"],
     value: Float[Tensor, "B K L D"],
-    seen: Bool[Tensor, "B L"],
+    hidden: Float[Tensor, "B L"],
     *,
     scale: float,
 ) -> Float[Tensor, "B H 1 D"]:
-    """One new token per row over those cached tokens of its own slot that it has seen."""
+    """One new token per row over the cached tokens of its own slot; `hidden` is minus infinity for those not seen."""
     batch, num_heads, _, width = query.shape
     grouped = query.reshape(batch, key.shape[1], -1, width)  # query heads of a group are rows over one key head
-    mask = seen[:, None, None, :]
+    bias = hidden[:, None, None, :]
     if query.device.type == "cpu" and batch > FEW_ROWS:
-        scores = torch.matmul(grouped * scale, key.transpose(-1, -2)).masked_fill_(~mask, -torch.inf)
+        scores = torch.matmul(grouped * scale, key.transpose(-1, -2)).add_(bias)
         out = torch.matmul(torch.softmax(scores, dim=-1), value)
     else:
-        out = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
+        out = scaled_dot_product_attention(grouped, key, value, attn_mask=bias, scale=scale)
     return out.reshape(batch, num_heads, 1, width)
 
 
@@ -188,7 +194,7 @@ def attention(
     sliding_window: int | None = None,
     sequence_lengths: tuple[int, ...] | None = None,
     shared_prefixes: Prefixes = (),
-    seen_in_slots: Callable[[int | None], Tensor] | None = None,
+    hidden_in_slots: Callable[[int | None, torch.dtype], Tensor] | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     **_: object,
@@ -200,8 +206,8 @@ def attention(
     if softcap is not None or s_aux is not None:
         raise ValueError(f"{type(module).__name__} asks for soft caps or attention sinks")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    if seen_in_slots is not None:
-        out = slot_attention(query, key, value, seen_in_slots(sliding_window), scale=scale)
+    if hidden_in_slots is not None:
+        out = slot_attention(query, key, value, hidden_in_slots(sliding_window, query.dtype), scale=scale)
     else:
         if sequence_lengths is None:
             raise ValueError(f"{type(module).__name__} does not hand sequence_lengths to its attention")

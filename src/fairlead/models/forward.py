@@ -74,7 +74,7 @@ def _next_in_slots(decoder: nn.Module, batch: PackedBatch, cache: SlotCache) -> 
         position_ids=cache.lengths[:, None] - 1,
         past_key_values=cache,
         use_cache=True,
-        seen_in_slots=cache.seen,
+        hidden_in_slots=cache.hidden,
     )
     return out.last_hidden_state[:, -1]
 

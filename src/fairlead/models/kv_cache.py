@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
@@ -36,7 +36,8 @@ class SlotCache(Cache):
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
         self._entering: _Entering | None = None
-        self._seen: dict[int | None, Tensor] = {}  # of this step, by window
+        self._places: tuple[Tensor, Tensor] = (self.lengths, self.lengths)  # of this step's tokens: row, place in it
+        self._hidden: dict[int | None, Tensor] = {}  # of this step, by window
 
     @property
     def entering(self) -> bool:
@@ -56,7 +57,8 @@ class SlotCache(Cache):
     def expect_token(self) -> None:
         """The next forward brings one token per row."""
         self._entering = None
-        self._seen.clear()
+        self._hidden.clear()
+        self._places = torch.arange(len(self.lengths), device=self.lengths.device), self.lengths
         self.lengths = self.lengths + 1
         self._reach(self._longest + 1)
 
@@ -84,18 +86,25 @@ class SlotCache(Cache):
                 keys[row, :, :length] = key_states[0, :, span]
                 values[row, :, :length] = value_states[0, :, span]
             return key_states, value_states
-        rows = torch.arange(len(self.lengths), device=keys.device)
-        keys[rows, :, self.lengths - 1] = key_states[:, :, 0]
-        values[rows, :, self.lengths - 1] = value_states[:, :, 0]
+        rows, places = self._places
+        keys[rows, :, places] = key_states[:, :, 0]
+        values[rows, :, places] = value_states[:, :, 0]
         return keys[: len(rows)], values[: len(rows)]
 
     def seen(self, window: int | None) -> Bool[Tensor, "B L"]:
-        """Which cached tokens the new token of each row attends to, itself included; made once for all layers."""
-        if window not in self._seen:
-            positions, ends = torch.arange(self._capacity, device=self.lengths.device), self.lengths[:, None]
-            mask = positions < ends
-            self._seen[window] = mask if window is None else mask & (positions >= ends - window)
-        return self._seen[window]
+        """Which cached tokens the new token of each row attends to, itself included."""
+        positions, ends = torch.arange(self._capacity, device=self.lengths.device), self.lengths[:, None]
+        mask = positions < ends
+        return mask if window is None else mask & (positions >= ends - window)
+
+    def hidden(self, window: int | None, dtype: torch.dtype) -> Float[Tensor, "B L"]:
+        """To be added to scores: minus infinity for what is not `seen`, else 0; made once for all layers."""
+        if window not in self._hidden:
+            seen = self.seen(window)
+            self._hidden[window] = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
+                ~seen, -torch.inf
+            )
+        return self._hidden[window]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
         """Tokens in the longest row before the forward under way; positions are passed explicitly."""

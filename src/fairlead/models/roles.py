@@ -89,14 +89,14 @@ class Roles(nn.Module):
         if role.output != "logprobs":
             model = self.plain(role.backbone)
             width = output_embedding(model).in_features
-            layer = nn.Linear(width, 1, bias=False, device=model.device, dtype=torch.float32)
+            layer = nn.Linear(width, 1, bias=False, dtype=torch.float32)
             with torch.no_grad():
                 if head is None:
                     self.note(f"{name}: a new score layer, drawn at random, takes the place of the language-model head")
-                    layer.weight.normal_(0.0, head_init_std(width))
+                    layer.weight.normal_(0.0, head_init_std(width))  # on the CPU: every device starts from the same
                 else:
                     layer.weight.copy_(head)
-            self.heads[name] = layer.requires_grad_(role.trainable)
+            self.heads[name] = layer.to(model.device).requires_grad_(role.trainable)
 
     def forward(
         self,
