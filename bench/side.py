@@ -40,6 +40,8 @@ class Turn:
     def end(self, *, seconds_before: float = 0.0, **measured: object) -> None:
         """A round is over. `measured` holds `units` (what the rate counts) and whatever both sides must agree on.
 
+        `seconds` among them takes the place of this clock's.
+
         `seconds_before` is work of this round that was done and timed before the first one.
         """
         synchronise()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fairlead.batches import PackedBatch
@@ -18,6 +18,7 @@ from fairlead.config.common import SamplingConfig
 from fairlead.data.collate import collate
 from fairlead.data.examples import Example
 from fairlead.generate.sampling import next_tokens
+from fairlead.models.decode_graphs import DecodeGraphs, one_each
 from fairlead.models.kv_cache import AnyCache, PaddedCache, SlotCache
 from fairlead.models.loading import output_embedding
 from fairlead.models.prepacked import Prepacked
@@ -63,6 +64,7 @@ class _Running:
     cache: AnyCache
     seen: Bool[Tensor, "slots V"] | None  # tokens of prompt and response, for the repetition penalty
     requests: list[_Request] = field(default_factory=list)
+    graphs: DecodeGraphs | None = None
 
     def enter(self, requests: Sequence[_Request]) -> None:
         """These were read into the rows behind the others."""
@@ -135,7 +137,8 @@ class Engine:
 
         So ranks that share the weights stay in step whatever each of them does; one that is done reads in vain.
         """
-        waiting, running = list(requests), _Running(self._new_cache(), self._seen(sampling))
+        cache = self._new_cache()
+        waiting, running = list(requests), _Running(cache, self._seen(sampling), graphs=self._graphs(cache))
         while self._any_left(bool(waiting or running.requests)):
             entering = self._entering(waiting, running)
             if entering:
@@ -190,10 +193,13 @@ class Engine:
         if not self._runtime.fast:  # the reference twin has no cache: everything again
             rows = [(*request.prompt, *request.tokens) for request in running.requests]
             return self._roles(self._whole(rows), self._role, cache=PaddedCache())
+        latest = [request.tokens[-1] for request in running.requests]
+        tokens = torch.tensor(latest, dtype=torch.int64, device=self._runtime.device)
         if isinstance(running.cache, SlotCache):
             running.cache.expect_token()
-        batch = _one_each([request.tokens[-1] for request in running.requests], self._runtime.device)
-        return self._roles(batch, self._role, cache=running.cache)
+        if running.graphs is not None:
+            return running.graphs.step(tokens)
+        return self._roles(one_each(tokens), self._role, cache=running.cache)
 
     def _draw(
         self, logits: Float[Tensor, "B V"], drawn: Sequence[_Request], running: _Running, sampling: SamplingConfig
@@ -224,6 +230,11 @@ class Engine:
         if not self._roles.packed[self._roles.roles[self._role].backbone]:
             return PaddedCache()
         return SlotCache(self._rows_at_once, self._runtime.device)
+
+    def _graphs(self, cache: AnyCache) -> DecodeGraphs | None:
+        """Steps to be recorded, on a GPU that holds the whole model."""
+        recordable = self._runtime.device.type == "cuda" and self._runtime.fast and not self._runtime.sharded
+        return DecodeGraphs(self._roles, self._role, cache) if recordable and isinstance(cache, SlotCache) else None
 
     def _whole(self, rows: Sequence[tuple[int, ...]]) -> PackedBatch:
         return collate([Example(row, (False,) * len(row), "") for row in rows]).to(self._runtime.device)
@@ -257,10 +268,3 @@ def _uniforms(seed: int, sampling: SamplingConfig) -> list[float]:
     """A request's whole randomness, drawn at once from its own generator."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(sampling.max_new_tokens, generator=generator, dtype=torch.float64).tolist()
-
-
-def _one_each(tokens: list[int], device: torch.device) -> PackedBatch:
-    """One new token per row; positions come from the cache."""
-    ids: Int[Tensor, "B"] = torch.tensor(tokens, dtype=torch.int64, device=device)
-    none = torch.zeros(0, dtype=torch.int64, device=device)
-    return PackedBatch(ids, torch.zeros_like(ids), (1,) * len(tokens), none, none.float())

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,13 +13,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
 BLOCK = 32  # tokens by which all slots grow
-
-
-class _Entering(NamedTuple):
-    """Prompts on their way in: the first new row, and for each new row its prompt's place among the packed tokens."""
-
-    first_row: int
-    spans: tuple[slice, ...]
+CUDA_BLOCK = 256  # likewise, where every size means recording the step anew (decode_graphs.py)
 
 
 class SlotCache(Cache):
@@ -32,11 +26,12 @@ class SlotCache(Cache):
     def __init__(self, num_slots: int, device: torch.device) -> None:
         super().__init__(layers=[])
         self.lengths: Int[Tensor, "B"] = torch.zeros(0, dtype=torch.int64, device=device)
-        self._num_slots, self._capacity, self._longest = num_slots, 0, 0
+        self.num_slots, self.capacity, self._longest = num_slots, 0, 0
+        self._block = CUDA_BLOCK if device.type == "cuda" else BLOCK
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
-        self._entering: _Entering | None = None
-        self._places: tuple[Tensor, Tensor] = (self.lengths, self.lengths)  # of this step's tokens: row, place in it
+        self._entering: Tensor | None = None  # of the packed tokens, those that each new row in turn begins with
+        self._places: tuple[Tensor, Tensor] = (self.lengths, self.lengths)  # of what comes next: its row, place in it
         self._hidden: dict[int | None, Tensor] = {}  # of this step, by window
 
     @property
@@ -47,20 +42,34 @@ class SlotCache(Cache):
     def enter(self, lengths: tuple[int, ...], owners: tuple[int, ...]) -> None:
         """The next forward brings packed prompts of these lengths; new row i begins with prompt `owners[i]`."""
         ends = torch.tensor(lengths).cumsum(0).tolist()
-        spans = tuple(slice(end - length, end) for end, length in zip(ends, lengths, strict=True))
-        self._entering = _Entering(len(self.lengths), tuple(spans[owner] for owner in owners))
         entered = self.lengths.new_tensor([lengths[owner] for owner in owners])
+        tokens = [torch.arange(ends[owner] - lengths[owner], ends[owner]) for owner in owners]
+        rows = torch.arange(len(self.lengths), len(self.lengths) + len(owners), device=self.lengths.device)
+        places = torch.cat([torch.arange(lengths[owner]) for owner in owners])
+        self._entering = torch.cat(tokens).to(self.lengths.device)
+        self._places = rows.repeat_interleave(entered), places.to(self.lengths.device)
         self.lengths = torch.cat([self.lengths, entered])
-        assert len(self.lengths) <= self._num_slots
+        assert len(self.lengths) <= self.num_slots
         self._reach(max(lengths))
 
     def expect_token(self) -> None:
         """The next forward brings one token per row."""
-        self._entering = None
-        self._hidden.clear()
-        self._places = torch.arange(len(self.lengths), device=self.lengths.device), self.lengths
         self.lengths = self.lengths + 1
         self._reach(self._longest + 1)
+        self.aim()
+
+    def aim(self) -> None:
+        """The next forward brings the last of the `lengths` tokens of each row."""
+        self._entering = None
+        self._hidden.clear()
+        self._places = torch.arange(len(self.lengths), device=self.lengths.device), self.lengths - 1
+
+    def view(self, lengths: Int[Tensor, "B"]) -> "SlotCache":
+        """The same keys and values at this capacity, for rows of other lengths; `aim` comes before each forward."""
+        other = SlotCache(self.num_slots, lengths.device)
+        other.lengths, other.capacity, other._longest = lengths, self.capacity, self._longest
+        other._keys, other._values = self._keys, self._values
+        return other
 
     def keep(self, rows: Sequence[int]) -> None:
         """Row i of what goes on was row `rows[i]`. Only rows that change their place are copied."""
@@ -78,22 +87,20 @@ class SlotCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Store the new keys and values; return what the new tokens attend to (packed prompts: themselves)."""
-        keys = self._keys[layer_idx] = self._room(self._keys.get(layer_idx), key_states)
-        values = self._values[layer_idx] = self._room(self._values.get(layer_idx), value_states)
+        if layer_idx not in self._keys:
+            self._keys[layer_idx], self._values[layer_idx] = self._room(key_states), self._room(value_states)
+        keys, values, (rows, places) = self._keys[layer_idx], self._values[layer_idx], self._places
         if self._entering is not None:
-            for row, span in enumerate(self._entering.spans, start=self._entering.first_row):
-                length = span.stop - span.start
-                keys[row, :, :length] = key_states[0, :, span]
-                values[row, :, :length] = value_states[0, :, span]
+            keys[rows, :, places] = key_states[0].transpose(0, 1)[self._entering]
+            values[rows, :, places] = value_states[0].transpose(0, 1)[self._entering]
             return key_states, value_states
-        rows, places = self._places
         keys[rows, :, places] = key_states[:, :, 0]
         values[rows, :, places] = value_states[:, :, 0]
         return keys[: len(rows)], values[: len(rows)]
 
     def seen(self, window: int | None) -> Bool[Tensor, "B L"]:
         """Which cached tokens the new token of each row attends to, itself included."""
-        positions, ends = torch.arange(self._capacity, device=self.lengths.device), self.lengths[:, None]
+        positions, ends = torch.arange(self.capacity, device=self.lengths.device), self.lengths[:, None]
         mask = positions < ends
         return mask if window is None else mask & (positions >= ends - window)
 
@@ -116,17 +123,20 @@ class SlotCache(Cache):
         return False
 
     def _reach(self, longest: int) -> None:
+        """Make room for a row of this length."""
         self._longest = max(self._longest, longest)
-        self._capacity = max(self._capacity, -(-self._longest // BLOCK) * BLOCK)
+        if self._longest <= self.capacity:
+            return
+        self.capacity = -(-self._longest // self._block) * self._block
+        for tensors in (self._keys, self._values):
+            for layer, stored in tensors.items():
+                grown = self._room(stored)
+                grown[:, :, : stored.shape[2]] = stored
+                tensors[layer] = grown
 
-    def _room(self, stored: Tensor | None, states: Tensor) -> Tensor:
-        """The layer's tensor with room for the longest row; new room holds zeros, which a mask must find finite."""
-        if stored is not None and stored.shape[2] == self._capacity:
-            return stored
-        grown = states.new_zeros(self._num_slots, states.shape[1], self._capacity, states.shape[3])
-        if stored is not None:
-            grown[:, :, : stored.shape[2]] = stored
-        return grown
+    def _room(self, states: Tensor) -> Tensor:
+        """A layer's tensor for all slots; new room holds zeros, which a mask must find finite."""
+        return states.new_zeros(self.num_slots, states.shape[1], self.capacity, states.shape[3])
 
 
 class PaddedCache:
