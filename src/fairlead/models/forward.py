@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from fairlead.batches import PackedBatch
+from fairlead.models import decode_step
 from fairlead.models.kv_cache import AnyCache, PaddedCache, SlotCache
 
 
@@ -69,6 +70,8 @@ def _next_in_slots(decoder: nn.Module, batch: PackedBatch, cache: SlotCache) -> 
             sequence_lengths=batch.lengths,
         )
         return out.last_hidden_state[0, batch.last_tokens]
+    if batch.input_ids.device.type == "cpu" and decode_step.is_known(decoder):
+        return decode_step.next_hidden(decoder, batch.input_ids, cache)
     out = decoder(
         input_ids=batch.input_ids[:, None],
         position_ids=cache.lengths[:, None] - 1,
