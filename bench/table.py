@@ -33,7 +33,7 @@ def main() -> None:
     results = {name: result for name in WORKS if (result := newest(name))}
     lines = [OPENING, "| work | against | fairlead | peer | ratio | wanted | peak memory | machine |", "|---" * 8 + "|"]
     lines += [_line(name, result) for name, result in results.items()]
-    lines += ["", *_others()]
+    lines += ["", *_others(), *_on_a_gpu()]
     (DOCS / "speed.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     draw(results)
 
@@ -71,6 +71,20 @@ def _others() -> list[str]:
         )
     if newest("scaling"):
         lines += ["- Cost against the length of a sequence and against rows:", "", "![Cost of a step](scaling.svg)"]
+    return lines
+
+
+def _on_a_gpu() -> list[str]:
+    """What was measured on a GPU."""
+    found = {name: result for name in WORKS if (result := newest(f"{name}-cuda"))}
+    if not found:
+        return []
+    lines = ["", "On a GPU, random weights of the same shape:", ""]
+    lines += ["| work | against | ratio | peak memory | machine |", "|---" * 5 + "|"]
+    for name, result in found.items():
+        ratio = f"{result['ratio']['median']:.2f} ({result['ratio']['least']:.2f} to {result['ratio']['greatest']:.2f})"
+        peak = f"{result['memory']['ratio']:.2f} of the peer's"
+        lines.append(f"| `{name}` | {result['peer']['name']} | {ratio} | {peak} | {result['environment']['gpu']} |")
     return lines
 
 

@@ -22,7 +22,7 @@ BREAKS = {  # file in algos/: (what stands there, what is put in its place)
     ],
     "logprobs.py": [
         ("chosen - totals[part]", "chosen + totals[part]"),
-        ("mul_(-seeds)", "mul_(seeds)"),
+        ("mul_(-of_softmax)", "mul_(of_softmax)"),
         ("return -(distribution.exp() * finite)", "return (distribution.exp() * finite)"),
         ("upcast(logits) / temperature, dim=-1).gather", "upcast(logits) * temperature, dim=-1).gather"),
     ],
@@ -49,7 +49,7 @@ BREAKS = {  # file in algos/: (what stands there, what is put in its place)
         ("old_values + (values - old_values)", "old_values - (values - old_values)"),
     ],
     "reward_loss.py": [
-        ("logsigmoid(upcast(chosen) - upcast(rejected))", "logsigmoid(upcast(rejected) - upcast(chosen))"),
+        ("logsigmoid(upcast(chosen) - upcast(rejected) - margin)", "logsigmoid(upcast(rejected) - upcast(chosen))"),
         ("difference = upcast(rejected) - upcast(chosen)", "difference = upcast(chosen) - upcast(rejected)"),
     ],
     "preference_loss.py": [

@@ -22,7 +22,7 @@ from transformers import AutoModelForSequenceClassification, LlamaForCausalLM  #
 
 FOLDER = ROOT / "tests" / "regressions"
 TEMPERED = "rows, batch, runtime, temperature=temperature)"
-COLLATED = "            batch = collate([mini.examples[i] for i in share.rows]).to(device)\n            values ="
+COLLATED = "            batch = mini.batch(share, self.roles, \"critic\").to(device)\n            values ="
 PTX = "collate([examples[i] for i in share.rows]).to(self.runtime.device)"
 
 # test: the bugs it is named after, each as (file below src/fairlead, what stands there, what is put in its place)
@@ -86,7 +86,8 @@ BUGS = {
     ],
     "nothing_teaches_the_model_to_stop": [
         ("data/chat_template.py", "ended = position + (len(self._end_text) if", "ended = position + (0 if"),
-        ("data/collate.py", "if trained and i > 0]", "if trained and i > 0 and example.input_ids[i] != 2]"),
+        ("data/collate.py", "if example.trained[i] and i > 0]",
+         "if example.trained[i] and i > 0 and example.input_ids[i] != 2]"),
     ],
     "openrlhf_ends_truncated_replies_with_the_end_token": [
         ("data/chat_template.py", "return Encoded(tuple(tokens.ids[:max_length]),",
@@ -124,7 +125,7 @@ BUGS = {
     ],
     # test_rollouts.py
     "colossalchat_reads_values_at_the_token_itself": [
-        ("models/roles.py", 'positions = batch.targets - 1 if spec.output == "values"',
+        ("models/roles.py", 'positions = batch.predictors if spec.output == "values"',
          'positions = batch.targets if spec.output == "values"'),
     ],
     "colossalchat_slices_old_values_from_another_layout": [
@@ -148,10 +149,9 @@ BUGS = {
         ("config/online.py", "if s.temperature == 0 or s.top_k", "if s.top_k"),
     ],
     "deepspeed_chat_repeats_tokens_after_a_step": [
-        ("models/kv_cache.py", "self._seen.clear()\n        self.lengths = self.lengths + 1",
-         "self._seen.clear()\n        self.lengths = self.lengths.clone()"),
-        ("models/kv_cache.py", "keys[rows, :, self.lengths - 1] = key_states[:, :, 0]",
-         "keys[rows, :, self.lengths - 2] = key_states[:, :, 0]"),
+        ("models/kv_cache.py", "self.lengths = self.lengths + 1", "self.lengths = self.lengths.clone()"),
+        ("models/kv_cache.py", "keys[rows, :, places] = key_states[:, :, 0]",
+         "keys[rows, :, places - 1] = key_states[:, :, 0]"),
     ],
     "trl_measures_ratios_of_a_distribution_it_did_not_sample_from": [
         ("config/online.py", "or s.top_p < 1 ", ""),
