@@ -22,7 +22,7 @@ from transformers import AutoModelForSequenceClassification, LlamaForCausalLM  #
 
 FOLDER = ROOT / "tests" / "regressions"
 TEMPERED = "rows, batch, runtime, temperature=temperature)"
-COLLATED = "            batch = mini.batch(share, self.roles, \"critic\").to(device)\n            values ="
+COLLATED = '            batch = mini.batch(share, self.roles, "critic").to(device)\n            values ='
 PTX = "collate([examples[i] for i in share.rows]).to(self.runtime.device)"
 
 # test: the bugs it is named after, each as (file below src/fairlead, what stands there, what is put in its place)
