@@ -65,7 +65,9 @@ class Process:
         return json.loads(line)
 
 
-def compare(name: str, work: Work, alternations: int, *, device: str, peer_python: str | None) -> dict[str, Any]:
+def compare(
+    name: str, work: Work, alternations: int, *, device: str = "cpu", peer_python: str | None = None
+) -> dict[str, Any]:
     """Run both sides in turn."""
     if work.prepare:
         subprocess.run([sys.executable, *(str(BENCH / work.prepare[0]), *work.prepare[1:])], check=True)

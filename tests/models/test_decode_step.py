@@ -56,10 +56,10 @@ def test_the_same_bits(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, family: str,
     monkeypatch.setattr(decode_step, "next_hidden", lambda *given: taken.append(given) or real(*given))
     with Prepacked(roles.backbone(roles.roles["policy"].backbone)).in_use():
         ours = logits_of(roles, steps)
-    assert len(taken) == steps
-    monkeypatch.setattr(decode_step, "is_known", lambda _: False)
-    expected = logits_of(roles, steps)
-    assert len(taken) == steps
+        assert len(taken) == steps
+        monkeypatch.setattr(decode_step, "is_known", lambda _: False)
+        expected = logits_of(roles, steps)
+        assert len(taken) == steps
     assert torch.equal(ours, expected)
 
 
