@@ -16,8 +16,8 @@ class Prepacked:
 
     The results are the same bits, but for products so small that torch has another kernel for them. torch lays a weight
     out anew in every call, which for one to sixteen rows takes as long as the product itself; for a thousand rows it
-    does not show, so training has no use for this. Layers that read the same input run as one product. The copies are of
-    the weights as they are now: make them again after a change.
+    does not show, so training has no use for this. Layers that read the same input run as one product. The copies are
+    of the weights as they are now: make them again after a change.
     """
 
     def __init__(self, model: nn.Module) -> None:
