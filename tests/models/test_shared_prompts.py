@@ -21,6 +21,8 @@ from tiny import PACKABLE, WINDOW
 
 Tiny = Callable[[str], Path]
 plain_once = cache(plain)
+RESPONSES = st.lists(st.integers(0, 2 * WINDOW), min_size=1, max_size=4)
+LENGTHS = st.lists(st.tuples(st.integers(1, 2 * WINDOW), RESPONSES), min_size=1, max_size=3)  # prompt, responses
 
 
 def scorer(folder: Path, *, checkpointing: bool = False, output: str = "scores") -> Roles:
@@ -59,13 +61,7 @@ def some_rows(lengths: Sequence[tuple[int, Sequence[int]]], seed: int) -> list[R
 
 @pytest.mark.parametrize("family", PACKABLE)
 @settings(max_examples=10)
-@given(
-    lengths=st.lists(
-        st.tuples(st.integers(1, 2 * WINDOW), st.lists(st.integers(0, 2 * WINDOW), min_size=1, max_size=4)),
-        min_size=1, max_size=3,
-    ),
-    seed=st.integers(0, 99),
-)  # fmt: skip
+@given(lengths=LENGTHS, seed=st.integers(0, 99))
 @torch.no_grad()
 def test_scores_are_those_of_each_response_alone(tiny: Tiny, family: str, lengths: list, seed: int) -> None:
     rows, roles = some_rows(lengths, seed), scorer_once(tiny(family))
@@ -120,13 +116,7 @@ def sequences(lengths: Sequence[tuple[int, Sequence[int]]], seed: int) -> list[E
 
 @pytest.mark.parametrize("family", PACKABLE)
 @settings(max_examples=10)
-@given(
-    lengths=st.lists(
-        st.tuples(st.integers(1, 2 * WINDOW), st.lists(st.integers(0, 2 * WINDOW), min_size=1, max_size=4)),
-        min_size=1, max_size=3,
-    ),
-    seed=st.integers(0, 99),
-)  # fmt: skip
+@given(lengths=LENGTHS, seed=st.integers(0, 99))
 @torch.no_grad()
 def test_log_probabilities_are_those_of_each_response_alone(tiny: Tiny, family: str, lengths: list, seed: int) -> None:
     examples, roles = sequences(lengths, seed), policy_once(tiny(family))
