@@ -74,10 +74,11 @@ bench: fetch
 bench-full: fetch
 	$(BENCH) --install trl
 	$(BENCH) --install trl-ppo
-	$(BENCH) decode rollout sft-packed sft-unpacked reward dpo own-reward own-dpo grpo grpo-mixed ppo ppo-mixed
+	$(BENCH) decode rollout sft-packed sft-masters sft-unpacked reward dpo own-reward own-dpo grpo grpo-mixed ppo ppo-mixed
 	$(BENCH_ENV) $(BIN)/python bench/memory.py
 	$(BENCH_ENV) $(BIN)/python bench/rates.py
 	$(BENCH_ENV) $(BIN)/python bench/scaling.py
+	$(BENCH_ENV) $(BIN)/python bench/fitting.py
 
 # Locked versions: `lock` resolves anew and writes constraints.txt, `resolve` shows that it holds for 3.12 and 3.13 too.
 lock: $(STAMP)

@@ -43,6 +43,11 @@ WORKS = {
         peer_options=("--packing", "--batch", "1"),
         peer_options_on_cuda=("--packing", "--batch", "4"), agree={"loss": 0.01}, wanted_memory=0.5,
     ),
+    "sft-masters": Work(
+        what="the same, TRL too with float32 weights and moments under bf16 autocast", unit="tokens", wanted=3.5,
+        **TRL, peer_name="TRL SFTTrainer, packing, float32", prepare=("rows.py", "sft"), options=("sft", "sft"),
+        peer_options=("--packing", "--batch", "1", "--dtype", "float32"), agree={"loss": 0.01}, wanted_memory=0.5,
+    ),
     "sft-unpacked": Work(
         what="full SFT, 16 conversations a step, TRL pads them", unit="tokens", wanted=7,
         **TRL, peer_name="TRL SFTTrainer", prepare=("rows.py", "sft"), options=("sft", "sft"),

@@ -29,8 +29,8 @@ class ModelConfig(Section):
     """Train adapters on a frozen base, or every weight."""
     lora: LoraConfig = LoraConfig()
     """Shape of the adapters; used when tuning is lora."""
-    activation_checkpointing: bool = False
-    """Recompute each layer in the backward pass: less memory, about a third more time."""
+    activation_checkpointing: bool | Literal["auto"] = "auto"
+    """Recompute each layer in the backward pass: less memory, a third more time. auto: where memory asks for it."""
 
 
 class RowsConfig(Section):
@@ -74,8 +74,8 @@ class DataConfig(MixedRowsConfig):
 class ForwardConfig(Section):
     """How much one forward pass holds."""
 
-    micro_batch_tokens: PositiveInt = 2048
-    """Tokens in one forward pass. Memory only: the result is the same for any value."""
+    micro_batch_tokens: int = Field(default=0, ge=0)
+    """Tokens in one forward pass, 0 for what is fast on the device and fits. Memory only: the result is the same."""
 
 
 class MicroBatchConfig(ForwardConfig):

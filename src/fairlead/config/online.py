@@ -135,6 +135,11 @@ class OnlineConfig(StageConfig):
             )
 
     @property
+    def longest_episode(self) -> int:
+        """Tokens of a prompt with its response, at most."""
+        return self.data.max_length + self.sampling.max_new_tokens
+
+    @property
     def probe_terms(self) -> list[Term]:
         """What is only watched."""
         return [parse_term(text) for text in self.probes]

@@ -85,7 +85,7 @@ def ready(roles: Roles, model: ModelConfig, runtime: Runtime) -> Roles:
     roles.dtype = runtime.dtype
     roles.set_requires_grad()
     roles.eval()  # `Roles.forward` switches to training for gradients, and compares with this
-    if model.activation_checkpointing:
+    if model.activation_checkpointing is True:  # `auto` is decided when all models are there: train/memory.py
         roles.checkpoint_activations()
     if runtime.sharded:
         shard(roles, roles.units(), roles.heads.values(), runtime.dtype)

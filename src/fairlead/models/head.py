@@ -10,6 +10,7 @@ from fairlead.data.collate import collate
 from fairlead.data.examples import Example
 from fairlead.data.pack import pack
 from fairlead.models.roles import Roles
+from fairlead.runtime.machine import pass_tokens
 from fairlead.runtime.start import Runtime
 
 
@@ -29,7 +30,8 @@ def normalise_head(
 
     handle = roles.head(role).register_forward_pre_hook(keep)
     try:
-        for rows in pack([len(response.input_ids) for response in responses], batch.micro_batch_tokens):
+        lengths = [len(response.input_ids) for response in responses]
+        for rows in pack(lengths, pass_tokens(batch.micro_batch_tokens, runtime.device)):
             roles(collate([responses[i] for i in rows]).to(runtime.device), role)
     finally:
         handle.remove()

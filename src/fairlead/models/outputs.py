@@ -11,6 +11,7 @@ from fairlead.data.collate import collate
 from fairlead.data.examples import Example
 from fairlead.data.pack import pack_by_prompt
 from fairlead.models.roles import Roles
+from fairlead.runtime.machine import pass_tokens
 from fairlead.runtime.ranks import reshard
 from fairlead.runtime.start import Runtime
 
@@ -19,7 +20,8 @@ def forward_batches(examples: Sequence[Example], batch: ForwardConfig, runtime: 
     """Row indices of this rank's forward passes; every rank runs equally many (`per_sequence` drops repeated ones)."""
     lengths, prompts = zip(*((len(example.input_ids), example.prompt) for example in examples), strict=True)
     one_each = [[i] for i in range(len(examples))]
-    bins = pack_by_prompt(lengths, prompts, batch.micro_batch_tokens) if runtime.fast else one_each
+    capacity = pass_tokens(batch.micro_batch_tokens, runtime.device)
+    bins = pack_by_prompt(lengths, prompts, capacity) if runtime.fast else one_each
     bins += [bins[0]] * (-len(bins) % runtime.ranks.world_size)
     return bins[runtime.ranks.rank :: runtime.ranks.world_size]
 

@@ -13,7 +13,7 @@ from fairlead.config.replies import RepliesConfig
 from fairlead.config.stages import RewardConfig, SftConfig
 from fairlead.evaluate.wording import duration, size
 from fairlead.models.facts import ModelFacts, model_facts
-from fairlead.runtime.machine import matrix_rate
+from fairlead.runtime.machine import matrix_rate, pass_tokens
 from fairlead.runtime.start import Runtime, start
 
 TRAIN_UTILISATION = 0.45  # of the matrix rate, forward and backward
@@ -102,7 +102,7 @@ def _stage(journey: JourneyConfig, name: str, rates: _Rates, model: ModelFacts, 
         seconds = rows * _reply_seconds(journey.replies, rates)
         return Estimate(start_up + seconds, 3.0 * model.weight_bytes(runtime.dtype.itemsize) + 1e9, 1e6)
     config = getattr(journey, name)
-    memory = _training_memory(config, model, runtime.dtype.itemsize)
+    memory = _training_memory(config, model, runtime)
     disk = _trained_weights(config, model) * 14.0
     if name == "ppo":
         return Estimate(start_up + _ppo_seconds(config, rates), 1.3 * memory, 2.0 * disk)
@@ -168,8 +168,9 @@ def _trained_weights(config: SftConfig | PpoConfig, model: ModelFacts) -> float:
     return float(model.lora_weights_per_rank * config.model.lora.rank)
 
 
-def _training_memory(config: SftConfig | PpoConfig, model: ModelFacts, itemsize: int) -> float:
+def _training_memory(config: SftConfig | PpoConfig, model: ModelFacts, runtime: Runtime) -> float:
     """Weights, masters with two moments and gradients, activations of one micro-batch, and the program itself."""
-    tokens = config.batch.micro_batch_tokens
-    activations = tokens * model.activation_bytes_per_token * (0.15 if config.model.activation_checkpointing else 1.0)
-    return model.weight_bytes(itemsize) + 16.0 * _trained_weights(config, model) + activations + 8e8
+    tokens = pass_tokens(config.batch.micro_batch_tokens, runtime.device)
+    recomputed = config.model.activation_checkpointing is True
+    activations = tokens * model.activation_bytes_per_token * (0.15 if recomputed else 1.0)
+    return model.weight_bytes(runtime.dtype.itemsize) + 16.0 * _trained_weights(config, model) + activations + 8e8

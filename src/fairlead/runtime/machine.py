@@ -1,5 +1,6 @@
 """What this machine can do and what the process used: matrix rate, peak memory, floating-point work."""
 
+import os
 import re
 import resource
 import sys
@@ -11,6 +12,14 @@ import psutil
 import torch
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
+
+FAST_PASS_TOKENS = {"cpu": 2048, "cuda": 16384}
+"""Tokens of a forward pass beyond which a device gains nothing; the CPU's is measured (docs/scaling.svg)."""
+
+
+def pass_tokens(asked: int, device: torch.device) -> int:
+    """Tokens of one forward pass: as asked, or with 0 what is fast on the device."""
+    return asked or FAST_PASS_TOKENS[device.type]
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.1) -> float:
@@ -47,6 +56,19 @@ def reset_peak_memory(device: torch.device) -> None:
 def free_memory_bytes() -> int:
     """What the machine could still give to a process, in bytes; a container's own limit is not seen."""
     return psutil.virtual_memory().available
+
+
+def memory_bytes(device: torch.device) -> int:
+    """All memory that this process may count on: the GPU's, or its share of the machine's, or of a container's limit.
+
+    It is the same every time, whatever other programs hold just now.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    total = psutil.virtual_memory().total
+    with suppress(OSError, ValueError):  # "max" where there is no limit
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -42,6 +42,14 @@ class Ranks:
             return flag
         return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
 
+    def least(self, value: int) -> int:
+        """The smallest of all ranks."""
+        if self.world_size == 1:
+            return value
+        found = torch.tensor(value, device=self.device)
+        dist.all_reduce(found, op=dist.ReduceOp.MIN)
+        return int(found)
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.world_size > 1:
@@ -85,6 +93,11 @@ def shard(root: nn.Module, units: Iterable[nn.Module], heads: Iterable[nn.Module
     for head in heads:
         fully_shard(head, mesh=mesh, mp_policy=exact)
     fully_shard(root, mesh=mesh, mp_policy=compute, reshard_after_forward=True)
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this rank holds of it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def reshard(root: nn.Module) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from fairlead.config.common import MicroBatchConfig
 from fairlead.data.examples import Example
 from fairlead.data.pack import pack, pack_by_prompt
+from fairlead.runtime.machine import pass_tokens
 from fairlead.runtime.start import Runtime
 from fairlead.train.optimizer import Optimizer
 
@@ -33,7 +34,8 @@ def micro_batches(
     world_size = runtime.ranks.world_size
     bins_of = pack if prompts is None else partial(pack_by_prompt, prompts=prompts)
     if runtime.fast:
-        bins = bins_of(num_tokens, capacity=batch.micro_batch_tokens, num_bins=batch.num_micro_batches)
+        capacity = pass_tokens(batch.micro_batch_tokens, runtime.device)
+        bins = bins_of(num_tokens, capacity=capacity, num_bins=batch.num_micro_batches)
     else:
         bins = [[row] for row in range(len(num_tokens))]
     plan = [MicroBatch(tuple(rows), counts=True) for rows in bins]

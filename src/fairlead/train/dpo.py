@@ -20,6 +20,7 @@ from fairlead.algos.preference_loss import (
     robust_dpo_loss,
     simpo_loss,
 )
+from fairlead.config.common import MicroBatchConfig
 from fairlead.config.stages import DpoConfig
 from fairlead.data.collate import collate_pairs
 from fairlead.data.examples import PairExample
@@ -51,12 +52,14 @@ def train_dpo(config: DpoConfig, *, name: str = "dpo") -> Path:
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
-        roles = policy_alone(stage, source, config, runtime)
+        longest = max(pair.num_tokens for pair in rows.train)
+        roles, config = policy_alone(stage, source, config, runtime, longest=longest)
         stage.introduce([*rows.notes, *roles.notes])
         num_steps = number_of_steps(config, len(rows.train))
         optimizer = Optimizer(roles.trainable("policy"), stage.optim, runtime, num_steps=num_steps)
         rows_at = partial(step_rows, rows.mixture, config.batch.rows, config.num_epochs, runtime.seed)
-        reference = _reference(stage, roles, rows, map(rows_at, range(num_steps))) if config.with_reference else None
+        steps = map(rows_at, range(num_steps))
+        reference = _reference(stage, roles, rows, steps, config.batch) if config.with_reference else None
         state = stage.resume()
         if state:
             optimizer.load_state(state.tensors)
@@ -85,12 +88,14 @@ def train_dpo(config: DpoConfig, *, name: str = "dpo") -> Path:
         return finish_policy(stage, roles, source, evaluation)
 
 
-def _reference(stage: Stage, roles: Roles, rows: Rows[PairExample], steps: Iterable[list[int]]) -> Float[Tensor, "P 2"]:
+def _reference(
+    stage: Stage, roles: Roles, rows: Rows[PairExample], steps: Iterable[list[int]], batch: MicroBatchConfig
+) -> Float[Tensor, "P 2"]:
     """Log-probability of both responses of each pair under the parent; nan for pairs that no step sees."""
     pairs = [pair.sides for pair in rows.train]
 
     def compute() -> dict[str, Tensor]:
-        return {"pairs": logprobs_when_first_seen(stage, roles, pairs, steps)}
+        return {"pairs": logprobs_when_first_seen(stage, roles, pairs, steps, batch)}
 
     return computed_once(stage, [example for pair in pairs for example in pair], compute)["pairs"]
 

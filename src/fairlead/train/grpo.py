@@ -56,6 +56,7 @@ from fairlead.train.episodes import (
     show_episodes,
 )
 from fairlead.train.health import restarted_after_roll_back
+from fairlead.train.memory import fitted
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.phases import Phases
 from fairlead.train.policy import finish_policy
@@ -153,7 +154,7 @@ class _Learner:
         self, config: GrpoConfig, runtime: Runtime, source: Source, reward: Source | None, template: ChatTemplate,
         rules: Rules, probes: Rules,
     ) -> None:  # fmt: skip
-        self.config, self.runtime, self.template = config, runtime, template
+        self.runtime, self.template = runtime, template
         self.rules, self.probes = rules, probes
         self.phases = Phases(runtime.device)
         self.weights = {term.name: term.weight for term in config.reward_terms}
@@ -166,6 +167,7 @@ class _Learner:
             self.score_at = reward.manifest.facts["score_at"]
         add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=0.0)
         ready(roles, config.model, runtime)
+        self.config = config = fitted(config, roles, runtime, longest=config.longest_episode)
         num_responses = config.prompts_per_iteration * config.num_responses_per_prompt
         self.steps_per_iteration = config.num_epochs * (num_responses // config.mini_batch_size)
         num_steps = config.num_iterations * self.steps_per_iteration

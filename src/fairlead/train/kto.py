@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fairlead.algos.preference_loss import kto_loss
+from fairlead.config.common import MicroBatchConfig
 from fairlead.config.stages import KtoConfig
 from fairlead.data.collate import collate
 from fairlead.data.examples import Example, JudgedExample, mismatched_examples
@@ -51,12 +52,13 @@ def train_kto(config: KtoConfig, *, name: str = "kto") -> Path:
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
-        roles = policy_alone(stage, source, config, runtime)
+        longest = max(len(row.response.input_ids) for row in rows.train)
+        roles, config = policy_alone(stage, source, config, runtime, longest=longest)
         stage.introduce([*rows.notes, _balance(rows, config, runtime.seed), *roles.notes])
         num_steps = number_of_steps(config, len(rows.train))
         optimizer = Optimizer(roles.trainable("policy"), stage.optim, runtime, num_steps=num_steps)
         rows_at = partial(step_rows, rows.mixture, config.batch.rows, config.num_epochs, runtime.seed)
-        reference = _reference(stage, roles, rows, mismatched, map(rows_at, range(num_steps)))
+        reference = _reference(stage, roles, rows, mismatched, map(rows_at, range(num_steps)), config.batch)
         held_out = partial(measure_judgements, roles, "policy", rows.held_out, reference["held_out"].tolist())
         state = stage.resume()
         if state:
@@ -107,8 +109,9 @@ def _balance(rows: Rows[JudgedExample], config: KtoConfig, seed: int) -> str:
 
 
 def _reference(
-    stage: Stage, roles: Roles, rows: Rows[JudgedExample], mismatched: Sequence[Example], steps: Iterable[list[int]]
-) -> dict[str, Tensor]:
+    stage: Stage, roles: Roles, rows: Rows[JudgedExample], mismatched: Sequence[Example], steps: Iterable[list[int]],
+    batch: MicroBatchConfig,
+) -> dict[str, Tensor]:  # fmt: skip
     """Log-probabilities under the parent: of the responses and the mismatched ones [P], nan where no step sees them.
 
     And of the held-out responses, group after group.
@@ -121,8 +124,8 @@ def _reference(
         sequences = {"responses": responses, "mismatched": mismatched}
         for (name, examples), picks in zip(sequences.items(), tee(steps), strict=True):
             alone = [(example,) for example in examples]
-            found[name] = logprobs_when_first_seen(stage, roles, alone, picks)[:, 0]
-        scores = sequence_scores(roles, "policy", held_out, stage.config.batch, stage.runtime)
+            found[name] = logprobs_when_first_seen(stage, roles, alone, picks, batch)[:, 0]
+        scores = sequence_scores(roles, "policy", held_out, batch, stage.runtime)
         return found | {"held_out": torch.tensor(scores, dtype=torch.float64)}
 
     return computed_once(stage, [*responses, *mismatched, *held_out], compute)

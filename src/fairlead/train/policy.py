@@ -7,7 +7,6 @@ from torch import Tensor
 
 from fairlead.algos.masked import segment_sum
 from fairlead.batches import PackedBatch
-from fairlead.config.stages import EpochsConfig
 from fairlead.evaluate.summary import Evaluation
 from fairlead.models.build import add_trainable, ready
 from fairlead.models.roles import Roles
@@ -15,16 +14,22 @@ from fairlead.models.save import rehearse_save, role_tensors, write_role
 from fairlead.models.sources import Source
 from fairlead.runtime.machine import flops_per_token
 from fairlead.runtime.start import Runtime
+from fairlead.train.memory import Config, fitted
 from fairlead.train.stage import Stage
 
 
-def policy_alone(stage: Stage, source: Source, config: EpochsConfig, runtime: Runtime) -> Roles:
-    """The policy in training, with nobody beside it; saving it was rehearsed."""
+def policy_alone(
+    stage: Stage, source: Source, config: Config, runtime: Runtime, *, longest: int
+) -> tuple[Roles, Config]:
+    """The policy in training, with nobody beside it; saving it was rehearsed. And the configuration as it fits.
+
+    `longest` are the tokens of the longest row, which no micro-batch cuts.
+    """
     roles = Roles()
     add_trainable(roles, "policy", source, "logprobs", config.model, runtime, dropout=config.model.lora.dropout)
     ready(roles, config.model, runtime)
     rehearse_save(stage.folder, roles, "policy", source.base, runtime)
-    return roles
+    return roles, fitted(config, roles, runtime, longest=longest)
 
 
 def response_logprobs(roles: Roles, role: str, batch: PackedBatch) -> Float[Tensor, "S"]:

@@ -50,6 +50,7 @@ from fairlead.train.episodes import (
     show_episodes,
 )
 from fairlead.train.health import restarted_after_roll_back
+from fairlead.train.memory import fitted
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.phases import Phases
 from fairlead.train.rows import (
@@ -133,7 +134,7 @@ class _Learner:
         self, config: PpoConfig, runtime: Runtime, source: Source, reward: Source, template: ChatTemplate,
         probes: Rules, ptx_rows: list[Example],
     ) -> None:  # fmt: skip
-        self.config, self.runtime, self.template = config, runtime, template
+        self.runtime, self.template = runtime, template
         self.probes, self.ptx_rows = probes, ptx_rows
         self.phases = Phases(runtime.device)
         roles = self.roles = Roles()
@@ -145,6 +146,7 @@ class _Learner:
             for parameter in roles.heads["critic"].parameters():
                 torch.nn.init.zeros_(parameter)
         ready(roles, config.model, runtime)
+        self.config = config = fitted(config, roles, runtime, longest=config.longest_episode)
         assert reward.manifest is not None
         facts = reward.manifest.facts
         self.score_at = facts["score_at"]

@@ -46,7 +46,7 @@ def step_logprobs(
 
 
 def logprobs_when_first_seen(
-    stage: Stage, roles: Roles, rows: Sequence[Sequence[Example]], steps: Iterable[list[int]]
+    stage: Stage, roles: Roles, rows: Sequence[Sequence[Example]], steps: Iterable[list[int]], batch: MicroBatchConfig
 ) -> Float[Tensor, "P K"]:
     """`step_logprobs` of each row in the first step that sees it; nan for a row that none sees.
 
@@ -58,7 +58,7 @@ def logprobs_when_first_seen(
         new = found[picked].isnan().any(1)
         if new.any():
             stage.leave_if_asked()
-            logprobs = step_logprobs(roles, [rows[i] for i in picked], stage.config.batch, stage.runtime)
+            logprobs = step_logprobs(roles, [rows[i] for i in picked], batch, stage.runtime)
             found[torch.tensor(picked)[new]] = logprobs[new]
         elif not found.isnan().any():
             break

@@ -37,6 +37,7 @@ from fairlead.runtime.start import Runtime, start
 from fairlead.train.accumulate import MicroBatch, accumulate, micro_batches
 from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.limits import number_of_steps
+from fairlead.train.memory import fitted
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.rows import load_ranked, padding_token, policy_source, rejects_path, template_of
 from fairlead.train.stage import Stage, open_stage
@@ -70,6 +71,7 @@ def train_reward(config: RewardConfig) -> Path:
             normalise_head(roles, "reward", _responses(train[:ROWS_FOR_FACTS]), config.batch, runtime)
         ready(roles, config.model, runtime)
         rehearse_save(stage.folder, roles, "reward", source.base, runtime)
+        config = fitted(config, roles, runtime, longest=max(row.num_tokens for row in train))
         stage.introduce([*rows.notes, *roles.notes])
         num_steps = number_of_steps(config, len(train))
         optimizer = Optimizer(roles.trainable("reward"), stage.optim, runtime, num_steps=num_steps)

@@ -38,7 +38,8 @@ def train_sft(config: SftConfig, *, name: str = "sft") -> Path:
     if stage.unchanged_and_finished():
         return stage.folder
     with stage.opened():
-        roles = policy_alone(stage, source, config, runtime)
+        longest = max(len(example.input_ids) for example in rows.train)
+        roles, config = policy_alone(stage, source, config, runtime, longest=longest)
         roles.noise["policy"] = config.neftune_alpha
         stage.introduce([*rows.notes, *roles.notes])
         num_steps = number_of_steps(config, len(rows.train))
