@@ -75,6 +75,11 @@ WORKS = {
         ours_options=("dpo", "pairs", "--unit", "work"), peer_options=("sft", "responses"),
         prepare=("rows.py", "pairs", "responses"),
     ),
+    "dedup": Work(
+        what="near-duplicates among 20,000 documents of 500 characters, one core, each verified", unit="documents", wanted=5,
+        ours="fairlead_dedup.py", peer="datasketch_dedup.py", peer_name="datasketch", environment="dedup",
+        prepare=("documents.py",), agree={"duplicates": 0.02},
+    ),
     "grpo": Work(
         what="full GRPO, 4 prompts x 8 responses of 64 tokens, 2 optimizer steps, a rule as reward", unit="tokens",
         wanted=4, ours="fairlead_online.py", peer="trl_grpo.py", peer_name="TRL GRPOTrainer", environment="trl",
