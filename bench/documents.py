@@ -1,9 +1,9 @@
-"""The documents of the work on near-duplicates, the same for both sides: about 500 characters, half English, half Chinese.
+"""The documents of the work on near-duplicates, for both sides: about 500 characters, half English, half Chinese.
 
     python bench/documents.py        # writes bench/.cache/documents.jsonl
 
-A tenth are copies of earlier ones with a few words or characters replaced. Words and characters follow Zipf's law, so that
-shingles repeat as they do in text.
+A tenth are copies of earlier ones with a few words or characters replaced. Words and characters follow Zipf's law, so
+that shingles repeat as they do in text.
 """
 
 import json

@@ -9,6 +9,7 @@ from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options_page
 from fairlead.config.journey import JourneyConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
+from fairlead.config.refine import RefineConfig
 from fairlead.config.replies import RepliesConfig
 from fairlead.config.stages import DpoConfig, EvalConfig, KtoConfig, RewardConfig, SftConfig
 from fairlead.errors import ExitCode
@@ -24,6 +25,7 @@ VERBS = {
     "eval": EvalConfig,
     "chat": ChatConfig,
     "run": JourneyConfig,
+    "data refine": RefineConfig,
 }
 
 

@@ -1,12 +1,8 @@
 """Near-duplicates by datasketch on one core: its MinHash and LSH with the same bands, shingles by plain Python.
 
-Needs nothing of fairlead. Words of English and characters of Chinese are shingled five at a time, as fairlead does; each
-candidate is verified by its true Jaccard similarity; the first of its kind is kept.
+Needs nothing of fairlead. Words of English and characters of Chinese are shingled five at a time, as fairlead does;
+each candidate is verified by its true Jaccard similarity; the first of its kind is kept.
 """
-
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"
 
 import unicodedata
 

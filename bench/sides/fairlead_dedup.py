@@ -1,12 +1,7 @@
 """Near-duplicates by fairlead on one core: normalising, shingling, hashing, bands and verified Jaccard similarity."""
 
-import os
-
-for name in ("RAYON_NUM_THREADS", "OMP_NUM_THREADS"):  # before they are read
-    os.environ[name] = "1"
-
 import documents
-import numpy
+import numpy as np
 from side import Turn
 
 from fairlead.data.dedup import all_band_keys, near_duplicates
@@ -19,7 +14,7 @@ def main() -> None:
     turn = Turn()
     turn.imported()
     texts = documents.read()
-    turn.begin(packages={"numpy": numpy.__version__})
+    turn.begin(packages={"numpy": np.__version__})
     while True:
         keys = all_band_keys(texts, width=WIDTH)
         found = near_duplicates(keys, lambda indices: [texts[i] for i in indices], threshold=THRESHOLD, width=WIDTH)

@@ -73,6 +73,14 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """Text to go on with, for pre-training. `source` is `file:line`."""
+
+    text: str
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Rejection:
     """A row that could not be used: where it stands and why."""
 
@@ -81,4 +89,4 @@ class Rejection:
     reason: str
 
 
-Record = Conversation | Prompt | Preference | Judgement
+Record = Conversation | Prompt | Preference | Judgement | Document

@@ -8,6 +8,7 @@ from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options
 from fairlead.config.journey import JourneyConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
+from fairlead.config.refine import RefineConfig
 from fairlead.config.replies import RepliesConfig
 from fairlead.config.stages import DpoConfig, EvalConfig, KtoConfig, RewardConfig, SftConfig
 
@@ -23,6 +24,7 @@ VERBS = {
     "eval": EvalConfig,
     "chat": ChatConfig,
     "run": JourneyConfig,
+    "data refine": RefineConfig,
 }
 
 

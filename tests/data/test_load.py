@@ -3,9 +3,18 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.data.load import kind_of, read_conversations, read_judgements, read_preferences, read_prompts
+from fairlead.data.load import (
+    kind_of,
+    read_conversations,
+    read_documents,
+    read_judgements,
+    read_preferences,
+    read_prompts,
+    read_records,
+)
+from fairlead.data.rows import to_row
 from fairlead.errors import UserError
-from fairlead.records import Conversation, Message, Preference, Prompt
+from fairlead.records import Conversation, Document, Judgement, Message, Preference, Prompt, Rejection
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -43,6 +52,56 @@ CONVERSATIONS = {
             (user("q"), assistant(" a")),
         ),
     ],
+    "dolly": [
+        ({"instruction": "Say.", "context": "c", "response": "a", "category": "x"}, (user("Say.\nc"), assistant("a"))),
+        ({"instruction": "Say.", "context": "", "response": "a"}, (user("Say."), assistant("a"))),
+    ],
+    "self-instruct": [
+        (
+            {"id": "t0", "instruction": "Add.", "instances": [{"input": "1 2", "output": "3"}]},
+            (user("Add.\n1 2"), assistant("3")),
+        ),
+    ],
+    "belle-dialogue": [
+        (
+            {"instruction": "Human:你好\nAssistant:好！\nHuman: 谁？\nAssistant:", "input": "", "output": "我"},
+            (user("你好"), assistant("好！"), user("谁？"), assistant("我")),
+        ),
+    ],
+    "firefly": [
+        (
+            {"conversation": [{"human": "q", "assistant": "a"}, {"human": "r", "assistant": "b"}], "category": "x"},
+            (user("q"), assistant("a"), user("r"), assistant("b")),
+        ),
+    ],
+    "firefly-target": [({"kind": "NLI", "input": "q", "target": "a"}, (user("q"), assistant("a")))],
+    "moss": [
+        (
+            {
+                "meta_instruction": "You are MOSS.\n",
+                "chat": {
+                    "turn_10": {"Human": "<|Human|>: y<eoh>\n", "MOSS": "<|MOSS|>: z<eom>\n"},
+                    "turn_2": {
+                        "Human": "<|Human|>: q<eoh>\n",
+                        "Inner Thoughts": "<|Inner Thoughts|>: None<eot>\n",
+                        "Commands": "<|Commands|>: None<eoc>\n",
+                        "Tool Responses": "<|Results|>: None<eor>\n",
+                        "MOSS": "<|MOSS|>: a <eom> b<eom>\n",
+                    },
+                },
+            },
+            (system("You are MOSS."), user("q"), assistant("a <eom> b"), user("y"), assistant("z")),
+        ),
+    ],
+    "moss-text": [
+        (
+            {
+                "prefix": "MOSS is kind.\n",
+                "plain_text": "[Human]: q?<eoh> [MOSS]: a!<eoa> [Human]: r<eoh> [MOSS]: b<eom>",
+            },
+            (system("MOSS is kind."), user("q?"), assistant("a!"), user("r"), assistant("b")),
+        ),
+    ],
     "question-answer": [({"question": "q", "answer": "so\n#### 2"}, (user("q"), assistant("so\n#### 2")))],
     "sharegpt": [
         (
@@ -65,6 +124,14 @@ CONVERSATIONS = {
                 ]
             },
             (system("s"), user("q"), assistant("a")),
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "q"}, {"from": "bing", "value": "a"}], "tools": "[]"},
+            (user("q"), assistant("a")),
+        ),
+        (
+            {"conversation": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+            (user("q"), assistant("a")),
         ),
     ],
     "messages": [
@@ -132,6 +199,38 @@ PREFERENCES = {
         (
             {"instruction": "q", "input": "", "output": ["a", "b", "c"], "history": [["x", "y"]]},
             (user("x"), assistant("y"), user("q")),
+            ("a", "b", "c"),
+        )
+    ],
+    "ranked": [({"prompt": "q", "ranked": ["a", "b", "c"]}, (user("q"),), ("a", "b", "c"))],
+    "openassistant": [
+        (
+            {
+                "message_tree_id": "x",
+                "prompt": {
+                    "text": "q",
+                    "role": "prompter",
+                    "replies": [
+                        {"text": "b", "role": "assistant", "rank": 1, "replies": []},
+                        {"text": "a", "role": "assistant", "rank": 0},
+                        {
+                            "text": "c",
+                            "role": "assistant",
+                            "rank": 2,
+                            "replies": [
+                                {
+                                    "text": "r",
+                                    "role": "prompter",
+                                    "replies": [{"text": "only one", "role": "assistant", "rank": 0}],
+                                }
+                            ],
+                        },
+                        {"text": "gone", "role": "assistant", "rank": 3, "deleted": True},
+                        {"text": "never ranked", "role": "assistant", "rank": None},
+                    ],
+                },
+            },
+            (user("q"),),
             ("a", "b", "c"),
         )
     ],
@@ -300,6 +399,10 @@ GOOD = turns(("user", "q"), ("assistant", "a"))
         ({"messages": [*TURNS[:1], {"role": "assistant", "content": "a", "weight": 0}]}, "weight other than 1"),
         ({"messages": [*TURNS[:1], {"role": "assistant", "content": "", "tool_calls": [{}]}]}, "tool calls"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}, TURNS[1]]}, "only text parts"),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_call", "value": "{}"}]}, TURNS[1]]}, "tool calls"),
+        (turns(("user", "q"), ("function_call", "{}")), "tool calls are not supported"),
+        (turns(("user", "q"), ("tool", "{}")), "tool calls are not supported"),
+        ({"messages": TURNS, "tools": '[{"name": "f"}]'}, "tool calls are not supported"),
         ('{"messages": [', "not JSON"),
     ],
 )
@@ -399,6 +502,207 @@ def test_a_question_with_choices_is_no_conversation(tmp_path):
     rows = write(tmp_path / "exam.jsonl", {"question": "q", "A": "1", "B": "2", "answer": "A"})
     with pytest.raises(UserError, match="layout of the rows is not known"):
         read_conversations([rows])
+
+
+@pytest.mark.parametrize(
+    ("good", "row", "reason"),
+    [
+        ({"instruction": "q", "instances": [{"input": "", "output": "a"}]}, {"instruction": "q", "instances": []},
+         "the task has no instance"),
+        ({"instruction": "q", "instances": [{"output": "a"}]}, {"instruction": "q", "instances": ["a"]},
+         "an instance should be an object"),
+        ({"conversation": [{"human": "q", "assistant": "a"}]}, {"conversation": ["q"]}, "a round should be an object"),
+        ({"chat": {"turn_1": {"Human": "q", "MOSS": "a"}}}, {"chat": []}, "`chat` should be an object"),
+        ({"chat": {"turn_1": {"Human": "q", "MOSS": "a"}}}, {"chat": {"last": {}}}, "a round of `chat` is called"),
+        ({"chat": {"turn_1": {"Human": "q", "MOSS": "a"}}}, {"chat": {"turn_1": "q"}}, "a round should be an object"),
+        ({"chat": {"turn_1": {"Human": "q", "MOSS": "a"}}},
+         {"chat": {"turn_1": {"Human": "q", "Commands": "<|Commands|>: Search(x)<eoc>", "MOSS": "a"}}}, "tool calls"),
+        ({"plain_text": "[Human]: q<eoh> [MOSS]: a<eoa>"}, {"plain_text": "q"}, "does not begin with"),
+    ],
+)  # fmt: skip
+def test_what_newer_layouts_reject(tmp_path, good, row, reason):
+    loaded = read_conversations([write(tmp_path / "rows.jsonl", good, row)], max_reject_rate=0.5)
+    assert len(loaded.records) == 1
+    assert reason in loaded.rejections[0].reason
+
+
+def test_a_row_may_hold_several_records(tmp_path):
+    task = {"instruction": "Add.", "instances": [{"input": "1", "output": "1"}, {"output": ""}, {"output": "0"}]}
+    loaded = read_conversations([write(tmp_path / "rows.jsonl", task)], max_reject_rate=0.5)
+    assert [record.messages[0].content for record in loaded.records] == ["Add.\n1", "Add."]
+    assert [(one.line, one.reason) for one in loaded.rejections] == [(1, "an assistant turn is empty")]
+    assert loaded.num_rows == 3
+
+
+def reply(text, role, *replies, rank=None):
+    return {"text": text, "role": role, "rank": rank, "replies": list(replies)}
+
+
+def test_every_turn_of_a_tree_with_ranked_replies(tmp_path):
+    second = reply("r", "prompter", reply("x", "assistant", rank=1), reply("y", "assistant", rank=0))
+    tree = reply("q", "prompter", reply("a", "assistant", second, rank=0), reply("b", "assistant", rank=1))
+    lonely = reply("q", "prompter", reply("a", "assistant", rank=0))
+    path = write(tmp_path / "trees.jsonl", {"prompt": tree}, {"prompt": lonely}, {"prompt": {"replies": 3}})
+    loaded = read_preferences([path], max_reject_rate=0.5)
+    assert loaded.records == (
+        Preference((user("q"),), ("a", "b"), f"{path}:1"),
+        Preference((user("q"), assistant("a"), user("r")), ("y", "x"), f"{path}:1"),
+    )
+    assert loaded.left_out == {"a tree without two ranked replies to one prompt": 1}
+    assert "unknown role None" in loaded.rejections[0].reason
+    with pytest.raises(UserError, match="no row gives any preferences") as caught:
+        read_preferences([write(tmp_path / "lonely.jsonl", {"prompt": lonely})])
+    assert caught.value.exit_code == 65
+
+
+CHAPTER = {"title": "静夜思", "author": "李白", "paragraphs": ["床前明月光，", "疑是地上霜。"]}
+CHAPTER_TEXT = "静夜思\n李白\n床前明月光，\n疑是地上霜。"
+
+
+@pytest.mark.parametrize(
+    ("layout", "row", "texts"),
+    [
+        ("text", {"text": "a\n b ", "meta": {"language": "en"}, "id": 3}, ["a\n b "]),
+        ("text", {"url": "http://a", "date": "", "text": "a"}, ["a"]),
+        ("chapters", CHAPTER, [CHAPTER_TEXT]),
+        ("chapters", {"rhythmic": "导引", "paragraphs": ["a"]}, ["导引\na"]),
+        ("chapters", {"title": "B", "abstract": ["x"], "content": [{"title": "V", "content": [CHAPTER, CHAPTER]}]},
+         ["B\nx", CHAPTER_TEXT, CHAPTER_TEXT]),
+    ],
+)  # fmt: skip
+def test_documents(tmp_path, layout, row, texts):
+    path = write(tmp_path / "rows.jsonl", row)
+    loaded = read_documents([path])
+    assert loaded.layouts == {str(path): layout}
+    assert loaded.records == tuple(Document(text, f"{path}:1") for text in texts)
+    assert kind_of(path) == "documents"
+    with pytest.raises(UserError, match="holds documents") as caught:
+        read_prompts([path])
+    assert "pre-train" in caught.value.fix
+
+
+def test_documents_that_cannot_be_used(tmp_path):
+    path = write(tmp_path / "rows.jsonl", {"text": "a"}, {"text": " "}, {"text": "a\0"}, {"text": 7}, {"body": "a"})
+    loaded = read_documents([path], max_reject_rate=1.0)
+    assert [one.reason for one in loaded.rejections] == [
+        "a document is empty", "a document holds a NUL character", "`text` should be text and is a int",
+        "the field `text` is missing",
+    ]  # fmt: skip
+
+
+def test_text_files_of_a_folder_are_documents_only(tmp_path):
+    (tmp_path / "book.txt").write_text("Once upon a time.\n")
+    rows = write(tmp_path / "rows.jsonl", {"text": "a"})
+    assert [record.text for record in read_documents([tmp_path]).records] == ["Once upon a time.", "a"]
+    rows.unlink()
+    with pytest.raises(UserError, match="no data files"):
+        read_conversations([tmp_path])
+
+
+# --- the stream
+
+
+@pytest.mark.parametrize(
+    ("row", "record"),
+    [
+        (GOOD, Conversation((user("q"), assistant("a")))),
+        ({"prompt": "q", "chosen": "a", "rejected": "b"}, Preference((user("q"),), ("a", "b"))),
+        ({"messages": TURNS, "label": True}, Judgement((user("q"),), ("a",), (True,))),
+        ({"prompt": "q", "answer": "a"}, Prompt((user("q"),), answer="a")),
+        ({"text": "a"}, Document("a")),
+    ],
+)
+def test_records_of_any_kind_and_rejections_in_their_place(tmp_path, row, record):
+    path = write(tmp_path / "rows.jsonl", row, "{", row)
+    stream = read_records(path)
+    first, bad, last = list(stream)
+    assert {**to_row(first), "source": ""} == to_row(record)
+    assert (first.source, last.source) == (f"{path}:1", f"{path}:3")
+    assert (bad.path, bad.line) == (str(path), 2)
+    assert (stream.kind, stream.notes) == (kind_of(path), ())
+    assert len(stream.digest()) == 64
+
+
+def test_a_stream_without_a_row(tmp_path):
+    path = write(tmp_path / "rows.jsonl", *["{"] * 1000, GOOD)
+    stream = read_records(path)
+    assert stream.kind is None
+    outcomes = list(stream)
+    assert len(outcomes) == 1001
+    assert all(isinstance(outcome, Rejection) for outcome in outcomes)
+    assert outcomes[-1].reason == "the first 1000 rows cannot be read, so the layout is not known"
+
+
+def test_the_first_thousand_rows_decide(tmp_path):
+    other = {"instruction": "q", "output": "a"}
+    stream = read_records(write(tmp_path / "rows.jsonl", *[GOOD] * 501, *[other] * 1600))
+    assert stream.layout.name == "messages"
+    outcomes = list(stream)
+    assert sum(isinstance(outcome, Rejection) for outcome in outcomes) == 1600
+    assert "this row looks like alpaca, the file is messages" in outcomes[-1].reason
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Conversation((system("s"), user("q"), assistant("a"), user("r"), assistant("b")), "x:1"),
+        Prompt((user("q"),), "x:1"),
+        Prompt((user("q"), assistant("a"), user("r")), "x:1", "b"),
+        Preference((user("q"),), ("a", "b", "c"), "x:1"),
+        Preference((user("q"),), ("a", "b"), "x:1", (3.0, 1.5)),
+        Preference((user("q"),), ("a",), "x:1", (3.0,)),
+        Judgement((user("q"),), ("a",), (False,), "x:1"),
+        Judgement((user("q"),), ("a", "b"), (True, False), "x:1"),
+        Document("a\nb", "x:1"),
+    ],
+)
+def test_rows_that_fairlead_writes_are_read_back(tmp_path, record):
+    path = write(tmp_path / "rows.jsonl", to_row(record))
+    (found,) = read_records(path)
+    assert {**to_row(found), "source": "x:1"} == to_row(record)
+
+
+# --- columns and encodings of the user's own
+
+
+def test_columns_of_the_user_s_own(tmp_path):
+    path = write(tmp_path / "rows.jsonl", {"question_text": "q", "reply": "a", "text": "x"}, {"question_text": "r"})
+    columns = {"prompt": "question_text", "completion": "reply"}
+    loaded = read_conversations([path], columns=columns, max_reject_rate=0.5)
+    assert [record.messages for record in loaded.records] == [(user("q"), assistant("a"))]
+    assert "the field `completion` is missing" in loaded.rejections[0].reason
+    assert [type(one) for one in read_records(path, columns)] == [Conversation, Rejection]
+    assert [one.text for one in read_records(path, {"text": "text"}) if isinstance(one, Document)] == ["x"]
+    assert len(read_prompts([path], columns={"prompt": "question_text"}).records) == 2
+    pairs = write(tmp_path / "pairs.jsonl", {"q": "q", "good": "a", "bad": "b"})
+    columns = {"prompt": "q", "chosen": "good", "rejected": "bad"}
+    assert read_preferences([pairs], columns=columns).records[0].responses == ("a", "b")
+    assert read_judgements([pairs], columns=columns).records[0].responses == ("a", "b")
+
+
+def test_columns_that_are_not_there(tmp_path):
+    path = write(tmp_path / "rows.jsonl", {"question_text": "q", "reply": "a"})
+    for read in (
+        lambda columns: read_conversations([path], columns=columns),
+        lambda columns: read_records(path, columns=columns),
+    ):
+        with pytest.raises(UserError, match="no row has the column 'antwort'") as caught:
+            read({"prompt": "question_text", "completion": "antwort"})
+        assert caught.value.got == "the keys 'question_text', 'reply'"
+        assert caught.value.exit_code == 65
+    with pytest.raises(UserError, match="layout of the rows is not known"):
+        read_conversations([path], columns={"promt": "question_text"})
+
+
+def test_an_encoding_of_the_user_s_own(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(json.dumps({"prompt": "你好", "completion": "好"}, ensure_ascii=False).encode("gb18030"))
+    with pytest.raises(UserError, match="perhaps GB18030"):
+        read_conversations([path])
+    loaded = read_conversations([path], encoding="gb18030")
+    assert loaded.records[0].messages == (user("你好"), assistant("好"))
+    assert loaded.notes == {str(path): ("read as GB18030",)}
+    assert len(list(read_records(path, encoding="gbk"))) == 1
 
 
 def test_several_files_and_a_csv(tmp_path):

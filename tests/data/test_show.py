@@ -67,3 +67,13 @@ def test_colour_says_what_the_words_say(tmp_path):
     (text,) = show_rows(records, ChatTemplate(TOKENIZER), 1, max_length=512, tokenizer=TOKENIZER)
     green = [text.plain[s.start : s.end] for s in text.spans if "green" in str(s.style)]
     assert [tokens_of(part) for part in green] == ['the "dog"<|im_end|>']
+
+
+def test_a_document(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": "the dog"}))
+    head, row = show(path, TOKENIZER, num_rows=9, max_length=512).split("\n\n")
+    assert "layout text, 1 rows" in head
+    assert [line.split()[:2] for line in row.splitlines()[1:]] == [["text", "trained"]]
+    assert tokens_of(row.splitlines()[1]) == "the dog"
+    assert ": 1 tokens, 1 trained" in show(path, TOKENIZER, num_rows=9, max_length=1)

@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,26 @@ from typing import Any
 from fairlead.artifacts.hashing import canonical_json
 from fairlead.errors import ExitCode, UserError
 
+_CHUNK_BYTES = 1 << 20
 SPACE_FACTOR = 1.2  # free space asked for, times the bytes to be written
 _TEMPORARY = re.compile(r"(?P<final>.+)\.(?P<state>tmp|old)-[0-9a-f]{8}")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file in one step; its mode follows the umask. Raises UserError (74) when the disk refuses."""
-    with explain_disk_errors(path, len(data)):
+    write_pieces(path, [data], num_bytes=len(data))
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes], *, num_bytes: int = 0) -> None:
+    """As `write_bytes`, for what is made while it is written; `num_bytes` is how much is expected, for the message."""
+    with explain_disk_errors(path, num_bytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         tmp = _beside(path, "tmp")
         descriptor = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             _hold(descriptor)
-            write_all(descriptor, data)
+            for piece in _chunks(pieces):
+                write_all(descriptor, piece)
             os.fsync(descriptor)
             tmp.replace(path)
         except BaseException:
@@ -42,6 +49,19 @@ def write_bytes(path: Path, data: bytes) -> None:
         finally:
             os.close(descriptor)
         fsync_folder(path.parent)
+
+
+def _chunks(pieces: Iterable[bytes]) -> Generator[bytes]:
+    """The same bytes, about a megabyte at a time."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= _CHUNK_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    yield b"".join(waiting)
 
 
 def write_text(path: Path, text: str) -> None:

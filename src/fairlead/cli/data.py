@@ -1,11 +1,15 @@
-"""`fairlead data show PATH`: what a model would be trained on."""
+"""`fairlead data show PATH` and `fairlead data audit PATH`: what a model would be trained on, and whether it should."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
+Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**31))]
+Files = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=(), show_default=False)]
 
 
 def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: Count = 3, max_length: Count = 512) -> None:
@@ -32,10 +36,6 @@ def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: Count = 3,
 
     (file,) = resolve_paths([path], cache_folder())
     kind = kind_of(file)
-    verbs = {
-        "preferences": ("reward",), "labelled answers": ("kto",), "prompts": ("ppo", "--reward-model", "RUN"),
-    }  # fmt: skip
-    verb = verbs.get(kind, ("sft",))
     check_model(model, ("policy", "reward"), "model")
     from fairlead.data.show import show_file
     from fairlead.models.loading import load_tokenizer
@@ -43,8 +43,98 @@ def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: Count = 3,
     console = Console(highlight=False, soft_wrap=True)
     for text in show_file(file, load_tokenizer(model), num_rows=rows, max_length=max_length):
         console.print(text, "\n")
-    named = () if model == "smollm2-135m-instruct" else ("--model", model)
     print("green tokens are trained; <...> is a part of a character, as the tokenizer names it")
     if kind == "preferences":
         print("of a preference both responses are scored: reward and dpo learn from the difference")
-    print(f"next: {command_line(*verb, '--data', path, *named)}")
+    print(f"next: {command_line(*_training(kind), '--data', path, *_named(model))}")
+
+
+def audit(
+    path: str,
+    /,
+    *,
+    model: str = "smollm2-135m-instruct",
+    max_length: Count = 512,
+    against: Files = (),
+    rows: Count = 4,
+    limit: Count = 5000,
+    output: str = "audit",
+    seed: Seed = 42,
+) -> None:
+    """Check rows before a model learns from them: verdicts here and as a page; exit code 65 if one is fatal.
+
+    Parameters
+    ----------
+    path
+        A file or folder of rows, or the name of a starter dataset.
+    model
+        Whose tokenizer, chat template and embedding to check with: a folder, hub id or starter name.
+    max_length
+        Longest sequence of the training to come, in tokens.
+    against
+        Files or folders of evaluation questions that must not stand in the rows.
+    rows
+        Rows to show token by token.
+    limit
+        Rows whose tokens are checked, drawn by the seed; everything else is counted over all rows.
+    output
+        Folder of the page.
+    seed
+        Decides which rows are drawn.
+    """
+    from rich.console import Console
+
+    from fairlead.artifacts.atomic import require_folder
+    from fairlead.cli.preflight import check_model
+    from fairlead.cli.words import command_line
+    from fairlead.data.sources import expand
+    from fairlead.data.starter import resolve_paths
+    from fairlead.errors import ExitCode
+    from fairlead.runtime.environment import cache_folder
+
+    (file, *questions) = resolve_paths([path, *against], cache_folder())
+    _require_there(expand([file, *questions]))
+    check_model(model, ("policy", "reward"), "model")
+    require_folder(Path(output), 0)
+    from fairlead.data.audit.audit import audit_file
+    from fairlead.data.audit.model_facts import facts_of
+    from fairlead.data.audit.terminal import lines, sampled_rows
+    from fairlead.evaluate.audit_page import audit_page
+    from fairlead.models.loading import config_in, tokenizer_in
+    from fairlead.models.sources import resolve
+
+    folder = resolve(model).base.folder
+    tokenizer = tokenizer_in(folder)
+    num_embeddings = getattr(config_in(folder).get_text_config(), "vocab_size", None)
+    facts = facts_of(model, tokenizer, num_embeddings)
+    found = audit_file(
+        file, tokenizer, facts, against=questions, max_length=max_length, num_samples=rows, limit=limit, seed=seed
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    for text in (*sampled_rows(found, tokenizer), *lines(found)):
+        console.print(text)
+    print(f"page: {audit_page(Path(output), found)}")
+    if found.verdict == "fatal":
+        raise SystemExit(ExitCode.BAD_DATA)
+    if found.kind != "documents":
+        print(f"next: {command_line(*_training(found.kind), '--data', path, *_named(model))}")
+
+
+def _require_there(files: Sequence[Path]) -> None:
+    from fairlead.errors import ExitCode, UserError
+
+    for file in files:
+        if not file.exists():
+            raise UserError(
+                "there is no such file", where=str(file), fix="check the path", exit_code=ExitCode.MISSING_INPUT
+            )
+
+
+def _training(kind: str) -> tuple[str, ...]:
+    """The verb that learns from rows of this kind, with what it needs."""
+    verbs = {"preferences": ("reward",), "labelled answers": ("kto",), "prompts": ("ppo", "--reward-model", "RUN")}
+    return verbs.get(kind, ("sft",))
+
+
+def _named(model: str) -> tuple[str, ...]:
+    return () if model == "smollm2-135m-instruct" else ("--model", model)

@@ -2,25 +2,33 @@
 
 from dataclasses import dataclass
 
-from fairlead.records import Conversation, Judgement, Message, Preference, Prompt
+from fairlead.records import Conversation, Document, Judgement, Message, Preference, Prompt
 
 
 class BadRowError(ValueError):
     """A row that cannot be used; the text is the reason."""
 
 
+class LeftOutError(BadRowError):
+    """A row with nothing wrong that holds no record of the kind that is read: it is counted, not rejected."""
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A row before its checks: a dialogue, and the responses to it if the layout has them, best first.
 
-    Where the layout has `grades`, one per response, they say which is best.
-    `desirable` is the label of the dialogue's last answer, if the layout has one.
+    Where the layout has `grades`, one per response, they say which is best; where it has `labels`, one per response,
+    which are desirable. `desirable` is the label of the dialogue's last answer, if the layout has one. `text` is the
+    text of a document, which has nothing else.
     """
 
     messages: tuple[Message, ...]
     responses: tuple[str, ...] = ()
     grades: tuple[float, ...] = ()
+    labels: tuple[bool, ...] = ()
     desirable: bool | None = None
+    text: str = ""
+    may_be_short: bool = False  # too few responses, or all alike, are what such files are full of: no mistake
 
 
 def to_conversation(draft: Draft, source: str) -> Conversation:
@@ -33,6 +41,8 @@ def to_conversation(draft: Draft, source: str) -> Conversation:
 
 def to_preference(draft: Draft, source: str) -> Preference:
     """A prompt with two or more different responses, best first; with grades one is enough."""
+    if draft.may_be_short:
+        _check_worth(draft)
     prompt = to_prompt(Draft(draft.messages), source).messages
     if len(draft.responses) < (1 if draft.grades else 2):
         raise BadRowError(f"a preference has at least two responses, this one {len(draft.responses)}")
@@ -47,8 +57,20 @@ def to_preference(draft: Draft, source: str) -> Preference:
     return Preference(prompt, responses, source, grades)
 
 
+def _check_worth(draft: Draft) -> None:
+    if len(draft.responses) < 2:
+        raise LeftOutError("a question with fewer than two answers")
+    if len(set(draft.grades)) < 2:
+        raise LeftOutError("a question whose answers all have the same score")
+
+
 def to_judgement(draft: Draft, source: str) -> Judgement:
     """An answer with its label; of ranked responses the best is desirable, the worst is not."""
+    if draft.labels:
+        prompt = to_prompt(Draft(draft.messages), source).messages
+        for response in draft.responses:
+            _check_text(response, "a response")
+        return Judgement(prompt, draft.responses, draft.labels, source)
     if draft.responses:
         pair = to_preference(draft, source)
         if pair.grades and pair.grades[0] == pair.grades[-1]:
@@ -69,6 +91,12 @@ def to_prompt(draft: Draft, source: str) -> Prompt:
     if messages[-1].role != "user":
         raise BadRowError("there is no user turn to answer")
     return Prompt(messages, source, answer)
+
+
+def to_document(draft: Draft, source: str) -> Document:
+    """A text that is not empty."""
+    _check_text(draft.text, "a document")
+    return Document(draft.text, source)
 
 
 def _check_order(messages: tuple[Message, ...]) -> None:

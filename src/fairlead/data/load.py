@@ -1,72 +1,122 @@
 """Files become records; rows that cannot be used become rejections, and too many stop the run. No torch here."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import orjson
 
 from fairlead.artifacts.atomic import write_bytes
-from fairlead.data.drafts import BadRowError, Draft, to_conversation, to_judgement, to_preference, to_prompt
-from fairlead.data.layouts import LAYOUTS, Kind, Layout, detect
-from fairlead.data.sources import Row, expand, read_rows, read_rows_and_digest
+from fairlead.data.drafts import to_conversation, to_document, to_judgement, to_preference, to_prompt
+from fairlead.data.layouts import Kind
+from fairlead.data.record_stream import Reading, RecordStream, stream_records
+from fairlead.data.sources import expand
 from fairlead.errors import ExitCode, UserError
-from fairlead.records import Conversation, Judgement, Preference, Prompt, Rejection
+from fairlead.records import Conversation, Document, Judgement, Preference, Prompt, Record, Rejection
 
-R = TypeVar("R", Conversation, Preference, Judgement, Prompt)
+R = TypeVar("R", bound=Record)
 
-_ALL_KINDS: tuple[Kind, ...] = ("prompts", "conversations", "preferences", "labelled answers")
-_TAKEN_BY: Mapping[Kind, str] = {
-    "conversations": "give them to `fairlead sft`, or to `fairlead eval` as --conversations",
-    "preferences": "give them to `fairlead reward`, `dpo` or `kto`, or to `fairlead eval` as --preferences",
-    "prompts": "give them to `fairlead ppo`, or to `fairlead eval` as --prompts; the others want answers",
-    "labelled answers": "give them to `fairlead kto`",
-}
+DIALOGUES: tuple[Kind, ...] = ("prompts", "conversations", "preferences", "labelled answers")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[R]):
-    """What was read. `layouts` and `digests` (sha256 of the file) are by path; `num_rows` counts rejections too."""
+    """What was read. `num_rows` counts records and rejections.
+
+    `layouts`, `digests` (sha256 of the file) and `notes` (what there is to tell about how it was read) are by path.
+    `left_out` counts, by reason, what is no mistake but holds no record of this kind.
+    """
 
     records: tuple[R, ...]
     layouts: Mapping[str, str]
     rejections: tuple[Rejection, ...]
     num_rows: int
     digests: Mapping[str, str]
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_records(
+    path: Path | str, columns: Mapping[str, str] | None = None, encoding: str | None = None
+) -> RecordStream[Record]:
+    """Records of one file, whatever it holds, in bounded memory, each with its rejections in their place.
+
+    columns: names of a known layout -> names in the file; then nothing but these columns is read. encoding: of text
+    that is not UTF-8. Raises UserError, at once or while reading, as `read_conversations`; rejections never stop it.
+    """
+    return stream_records(Path(path), Reading(None, (*DIALOGUES, "documents"), columns, encoding))
 
 
 def read_conversations(
-    paths: Iterable[Path | str], *, rejects: Path | None = None, max_reject_rate: float = 0.01
+    paths: Iterable[Path | str],
+    *,
+    rejects: Path | None = None,
+    max_reject_rate: float = 0.01,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
 ) -> Loaded[Conversation]:
     """Dialogues to imitate, from the files and folders named.
 
-    Rows that cannot be used are written to `rejects`, one JSON object a line. Raises UserError for a file that is
-    missing, empty, unreadable, of an unknown layout or of another kind, and for too many unusable rows.
+    Rows that cannot be used are written to `rejects`, one JSON object a line. `columns` and `encoding` as in
+    `read_records`. Raises UserError for a file that is missing, empty, unreadable, of an unknown layout or of another
+    kind, and for too many unusable rows.
     """
-    return _read(paths, to_conversation, ("conversations",), rejects, max_reject_rate)
+    reading = Reading(to_conversation, ("conversations",), columns, encoding)
+    return _read(expand(paths), reading, rejects, max_reject_rate)
 
 
 def read_preferences(
-    paths: Iterable[Path | str], *, rejects: Path | None = None, max_reject_rate: float = 0.01
+    paths: Iterable[Path | str],
+    *,
+    rejects: Path | None = None,
+    max_reject_rate: float = 0.01,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
 ) -> Loaded[Preference]:
     """Prompts with ranked responses; otherwise as `read_conversations`."""
-    return _read(paths, to_preference, ("preferences",), rejects, max_reject_rate)
+    reading = Reading(to_preference, ("preferences",), columns, encoding)
+    return _read(expand(paths), reading, rejects, max_reject_rate)
 
 
 def read_judgements(
-    paths: Iterable[Path | str], *, rejects: Path | None = None, max_reject_rate: float = 0.01
+    paths: Iterable[Path | str],
+    *,
+    rejects: Path | None = None,
+    max_reject_rate: float = 0.01,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
 ) -> Loaded[Judgement]:
     """Answers with a label, or the best and the worst of ranked responses; otherwise as `read_conversations`."""
-    return _read(paths, to_judgement, ("labelled answers", "preferences"), rejects, max_reject_rate)
+    reading = Reading(to_judgement, ("labelled answers", "preferences"), columns, encoding)
+    return _read(expand(paths), reading, rejects, max_reject_rate)
 
 
 def read_prompts(
-    paths: Iterable[Path | str], *, rejects: Path | None = None, max_reject_rate: float = 0.01
+    paths: Iterable[Path | str],
+    *,
+    rejects: Path | None = None,
+    max_reject_rate: float = 0.01,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
 ) -> Loaded[Prompt]:
-    """Prompts from rows of any kind, whose answers are left out; otherwise as `read_conversations`."""
-    return _read(paths, to_prompt, _ALL_KINDS, rejects, max_reject_rate)
+    """Prompts from dialogues of any kind, whose answers are left out; otherwise as `read_conversations`."""
+    reading = Reading(to_prompt, DIALOGUES, columns, encoding)
+    return _read(expand(paths), reading, rejects, max_reject_rate)
+
+
+def read_documents(
+    paths: Iterable[Path | str],
+    *,
+    rejects: Path | None = None,
+    max_reject_rate: float = 0.01,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+) -> Loaded[Document]:
+    """Texts to pre-train on, also of .txt files in folders; otherwise as `read_conversations`."""
+    reading = Reading(to_document, ("documents",), columns, encoding)
+    return _read(expand(paths, texts=True), reading, rejects, max_reject_rate)
 
 
 def kind_of(path: Path | str) -> Kind:
@@ -75,13 +125,12 @@ def kind_of(path: Path | str) -> Kind:
     UserError as in `read_conversations`, and where no row can be parsed.
     """
     first = expand([path])[0]
-    rows = [row for _, row in read_rows(first)]
-    layout = _layout_of(first, rows, _ALL_KINDS)
-    if layout is None:
-        reason = next(row for row in rows if isinstance(row, str))
+    stream = read_records(first)
+    if stream.kind is None:
+        reason = next(outcome.reason for outcome in stream if isinstance(outcome, Rejection))
         fix = "mend the file, or save it again in one of the known formats"
         raise UserError(f"no row can be read: {reason}", where=str(first), fix=fix, exit_code=ExitCode.BAD_DATA)
-    return layout.kind
+    return stream.kind
 
 
 def check_rejections(
@@ -108,80 +157,37 @@ def write_rejections(path: Path, rejections: Iterable[Rejection]) -> None:
     write_bytes(path, b"".join(lines))
 
 
-def _read(
-    paths: Iterable[Path | str],
-    finish: Callable[[Draft, str], R],
-    kinds: tuple[Kind, ...],
-    rejects: Path | None,
-    max_reject_rate: float,
-) -> Loaded[R]:
+# --- many files
+
+
+def _read(paths: Sequence[Path], reading: Reading[R], rejects: Path | None, max_reject_rate: float) -> Loaded[R]:
     records: list[R] = []
     rejections: list[Rejection] = []
     layouts: dict[str, str] = {}
     digests: dict[str, str] = {}
-    num_rows = 0
-    for path in expand(paths):
-        rows, digests[str(path)] = read_rows_and_digest(path)
-        numbered = list(rows)
-        layout = _layout_of(path, [row for _, row in numbered], kinds)
-        num_rows += len(numbered)
-        if layout is not None:
-            layouts[str(path)] = layout.name
-        for line, row in numbered:
-            outcome = _record(row, layout, finish, path, line)
+    notes: dict[str, tuple[str, ...]] = {}
+    left_out: Counter[str] = Counter()
+    for path in paths:
+        stream = stream_records(path, reading)
+        for outcome in stream:
             if isinstance(outcome, Rejection):
                 rejections.append(outcome)
             else:
                 records.append(outcome)
+        if stream.layout is not None:
+            layouts[str(path)] = stream.layout.name
+        digests[str(path)], notes[str(path)] = stream.digest(), stream.notes
+        left_out += stream.left_out
     if rejects is not None:
         write_rejections(rejects, rejections)
+    num_rows = len(records) + len(rejections)
     check_rejections(rejections, num_rows, max_reject_rate=max_reject_rate, rejects=rejects)
-    return Loaded(tuple(records), layouts, tuple(rejections), num_rows, digests)
+    if not num_rows:
+        raise _nothing_left(paths, reading.kinds[0], left_out)
+    return Loaded(tuple(records), layouts, tuple(rejections), num_rows, digests, notes, left_out)
 
 
-def _record(row: Row, layout: Layout | None, finish: Callable[[Draft, str], R], path: Path, line: int) -> R | Rejection:
-    if isinstance(row, str):
-        return Rejection(str(path), line, row)
-    assert layout is not None, "a file with a parsed row has a layout"
-    try:
-        return finish(layout.draft(row), f"{path}:{line}")
-    except BadRowError as error:
-        other = detect(row)
-        mixed = f" (this row looks like {other.name}, the file is {layout.name})" if other and other != layout else ""
-        return Rejection(str(path), line, f"{error}{mixed}")
-
-
-def _layout_of(path: Path, rows: Sequence[Row], kinds: tuple[Kind, ...]) -> Layout | None:
-    """The layout of most rows. None where no row could even be parsed: then every row is a rejection already."""
-    parsed = [row for row in rows if not isinstance(row, str)]
-    if not rows:
-        fix = "name a file with rows"
-        raise UserError("the file holds no rows", where=str(path), fix=fix, exit_code=ExitCode.MISSING_INPUT)
-    if not parsed:
-        return None
-    found = Counter(layout.name for layout in map(detect, parsed) if layout is not None)
-    if not found:
-        raise _unknown(path, parsed[0], kinds)
-    name = found.most_common(1)[0][0]
-    layout = next(layout for layout in LAYOUTS if layout.name == name)
-    if layout.kind not in kinds:
-        raise UserError(
-            f"this file holds {layout.kind}",
-            where=str(path),
-            got=f"layout {layout.name} ({layout.looks_like})",
-            want=kinds[0],
-            fix=_TAKEN_BY[layout.kind],
-        )
-    return layout
-
-
-def _unknown(path: Path, row: dict[str, Any], kinds: tuple[Kind, ...]) -> UserError:
-    known = "; ".join(f"{layout.name} ({layout.looks_like})" for layout in LAYOUTS if layout.kind in kinds)
-    return UserError(
-        "the layout of the rows is not known",
-        where=str(path),
-        got=f"the keys {', '.join(map(repr, row)) or 'none'}",
-        want=f"one of: {known}",
-        fix="rename the columns to one of these layouts",
-        exit_code=ExitCode.BAD_DATA,
-    )
+def _nothing_left(paths: Sequence[Path], kind: Kind, left_out: Counter[str]) -> UserError:
+    got = "; ".join(f"{count} × {reason}" for reason, count in left_out.most_common(3)) or "rows of other things"
+    what, fix = f"no row gives any {kind}", "give more rows"
+    return UserError(what, where=", ".join(map(str, paths)), got=got, fix=fix, exit_code=ExitCode.BAD_DATA)

@@ -1,7 +1,7 @@
 """`fairlead data show`: every token of a row with its role, and whether it is trained. No torch here."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,15 @@ from typing import Any
 from rich.text import Text
 
 from fairlead.data.chat_template import ChatTemplate, Encoded, TokenRole
-from fairlead.data.load import kind_of, read_conversations, read_judgements, read_preferences, read_prompts
-from fairlead.records import Conversation, Judgement, Message, Preference, Prompt, Record
+from fairlead.data.load import (
+    kind_of,
+    read_conversations,
+    read_documents,
+    read_judgements,
+    read_preferences,
+    read_prompts,
+)
+from fairlead.records import Conversation, Document, Judgement, Message, Preference, Prompt, Record
 
 _STYLES = {True: "bold green", False: "dim"}
 
@@ -36,8 +43,13 @@ def show_rows(
     Tokens are quoted as in JSON; one that is a part of a character stands as <its bytes in the vocabulary>.
     """
     for record in records[:num_rows]:
+        if isinstance(record, Document):
+            ids = tokenizer(record.text, add_special_tokens=False)["input_ids"][:max_length]
+            yield _row(record.source, [(token, "text", True) for token in ids], tokenizer)
+            continue
         for name, encoded in _encoded(record, template, max_length):
-            yield _row(f"{record.source}{name}", encoded, tokenizer)
+            tokens = zip(encoded.input_ids, encoded.roles, encoded.trained, strict=True)
+            yield _row(f"{record.source}{name}", tokens, tokenizer)
 
 
 def _records(path: Path | str) -> tuple[Sequence[Record], str]:
@@ -48,6 +60,8 @@ def _records(path: Path | str) -> tuple[Sequence[Record], str]:
             loaded = read_preferences([path], max_reject_rate=1.0)
         case "labelled answers":
             loaded = read_judgements([path], max_reject_rate=1.0)
+        case "documents":
+            loaded = read_documents([path], max_reject_rate=1.0)
         case _:
             loaded = read_prompts([path], max_reject_rate=1.0)
     return loaded.records, ", ".join(dict.fromkeys(loaded.layouts.values()))
@@ -82,10 +96,11 @@ def _cut(prompt: tuple[int, ...], answer: tuple[int, ...], roles: tuple[TokenRol
     return Encoded((prompt + answer)[:max_length], trained[:max_length], roles[: len(trained)][:max_length])
 
 
-def _row(title: str, encoded: Encoded, tokenizer: Any) -> Text:
-    num_tokens, num_trained = len(encoded.input_ids), sum(encoded.trained)
-    text = Text(f"{title}: {num_tokens} tokens, {num_trained} trained", style="bold")
-    tokens = zip(encoded.input_ids, encoded.roles, encoded.trained, strict=True)
+def _row(title: str, tokens: Iterable[tuple[int, str, bool]], tokenizer: Any) -> Text:
+    """Tokens with whose words they are and whether they are trained, as a rich Text."""
+    tokens = list(tokens)
+    num_trained = sum(trained for *_, trained in tokens)
+    text = Text(f"{title}: {len(tokens)} tokens, {num_trained} trained", style="bold")
     for (role, trained), group in groupby(tokens, key=lambda token: token[1:]):
         label = "trained" if trained else "not trained"
         text.append(f"\n  {role:9} {label:11} ", style="not bold")

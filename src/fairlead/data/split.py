@@ -1,15 +1,15 @@
 """Splitting rows by prompt, so that nothing measured on was trained on. No torch here."""
 
 import hashlib
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import orjson
 
+from fairlead.data.shingles import folded
 from fairlead.errors import ExitCode, UserError
-from fairlead.records import Conversation, Judgement, Message, Preference, Prompt, Record
+from fairlead.records import Conversation, Document, Judgement, Message, Preference, Prompt, Record
 
 R = TypeVar("R", Conversation, Preference, Judgement, Prompt)
 
@@ -25,7 +25,7 @@ class Split(Generic[R]):
 
 def normalise_prompt(messages: Sequence[Message]) -> str:
     """The prompt with roles; NFKC, case and white space no longer make a difference."""
-    turns = (f"{message.role}: {' '.join(_folded(message.content).split())}" for message in messages)
+    turns = (f"{message.role}: {' '.join(folded(message.content).split())}" for message in messages)
     return "\n".join(turns)
 
 
@@ -70,19 +70,20 @@ def split_digest(parts: Mapping[str, Sequence[Record]]) -> str:
     return digest.hexdigest()
 
 
-def _folded(text: str) -> str:
-    # Folding the case can leave a form that NFKC would compose, and the other way round
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-
-
 def prompt_of(record: Record) -> tuple[Message, ...]:
-    """The messages before the response."""
-    return record.messages if isinstance(record, Prompt) else record.prompt
+    """The messages before the response; a document stands for itself."""
+    match record:
+        case Document():
+            return (Message("user", record.text),)
+        case Prompt():
+            return record.messages
+        case _:
+            return record.prompt
 
 
 def _responses(record: Record) -> tuple[str, ...]:
     match record:
-        case Prompt():
+        case Prompt() | Document():
             return ()
         case Preference():
             return record.responses
@@ -94,7 +95,7 @@ def _responses(record: Record) -> tuple[str, ...]:
 
 def _content(record: Record) -> list[object]:
     judged = isinstance(record, Preference | Judgement)
-    messages = record.prompt if judged else record.messages
+    messages = prompt_of(record) if judged or isinstance(record, Document) else record.messages
     turns = [[message.role, message.content] for message in messages]
     content: list[object] = [type(record).__name__, turns, list(record.responses) if judged else []]
     match record:

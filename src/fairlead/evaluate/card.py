@@ -10,7 +10,8 @@ from ruamel.yaml import YAML
 
 from fairlead import __version__
 from fairlead.evaluate import wording
-from fairlead.evaluate.report import TEMPLATES, stage_evaluation
+from fairlead.evaluate.pages import TEMPLATES
+from fairlead.evaluate.report import stage_evaluation
 from fairlead.evaluate.stage_folder import StageFolder, read_stage
 from fairlead.evaluate.summary import Evaluation
 from fairlead.evaluate.tables import label, measures

@@ -16,6 +16,7 @@ from fairlead.artifacts.manifest import Manifest
 from fairlead.artifacts.stages import preferred
 from fairlead.evaluate import wording
 from fairlead.evaluate.curves import Figure, stage_figures
+from fairlead.evaluate.pages import render
 from fairlead.evaluate.scoreboard import board
 from fairlead.evaluate.stage_folder import StageFolder, read_stage
 from fairlead.evaluate.summary import Evaluation, StageSummary
@@ -27,7 +28,6 @@ STARTER_NOTE = (
     "read the gains as what a few minutes add to it, and its Chinese answers as the work of a very small English model."
 )
 MAX_ANSWERS = 12  # shown open; the rest is folded away
-TEMPLATES = Path(__file__).parent / "templates"
 _DID = {
     "split": "shared the rows out by prompt, so that no prompt stands in two parts",
     "sft": "learned to imitate reference replies, from good examples only",
@@ -74,7 +74,7 @@ def stage_report(folder: Path, parent: Path | None = None) -> Path:
         "options": sorted(_flat(stage.manifest.config)),
         "max_answers": MAX_ANSWERS,
     }
-    write_text(path, _render("stage.html", context))
+    write_text(path, render("stage.html", context))
     return path
 
 
@@ -114,7 +114,7 @@ def journey_report(run: Path, stages: Sequence[Path], *, title: str, notes: Sequ
         "chat": _chat(read),
         "max_answers": MAX_ANSWERS,
     }
-    write_text(path, _render("journey.html", context))
+    write_text(path, render("journey.html", context))
     return path
 
 
@@ -125,16 +125,6 @@ class Cell:
     model: str
     text: str
     score: str
-
-
-def _render(template: str, context: dict[str, Any]) -> str:
-    environment = minijinja.Environment(
-        loader=lambda name: (TEMPLATES / name).read_text(encoding="utf-8"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined_behavior="strict",
-    )
-    return environment.render_template(template, **context)
 
 
 def stage_evaluation(stage: StageFolder) -> Evaluation:

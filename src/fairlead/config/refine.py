@@ -1,0 +1,89 @@
+"""Options of `fairlead data refine`: what rows are read, which stay, and how they are mixed."""
+
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from fairlead.config.filters import FiltersConfig
+from fairlead.config.section import Section
+
+
+class DuplicatesConfig(Section):
+    """Which rows are told to say the same."""
+
+    exact: bool = True
+    """Of rows that are equal but for case, width, spacing and punctuation the first stays."""
+    threshold: float = Field(default=0.8, ge=0.0, le=1.0)
+    """A row whose Jaccard similarity to an earlier kept one is at least this goes; 0 leaves near-duplicates."""
+    shingle: PositiveInt = 5
+    """Tokens of a shingle: words, or characters of scripts without spaces."""
+    of: Literal["whole", "prompt", "answer"] = "whole"
+    """What is compared: all of a row, what a model reads, or what it learns to say."""
+
+
+class ContaminationConfig(Section):
+    """Evaluation questions that must not be trained on."""
+
+    against: tuple[str, ...] = ()
+    """Files or folders of evaluation questions, in any layout."""
+    action: Literal["drop", "tell"] = "drop"
+    """Drop rows that share 13 tokens in a row with a question, or hold a short one whole; or list them only."""
+
+
+class MixConfig(Section):
+    """How much of the result each group of rows gives. Rows are left out for it, never repeated."""
+
+    by: Literal["source", "language", "kind"] = "source"
+    """What makes a group: the entry of `data`, the language of what is learnt, or the kind of row."""
+    weights: tuple[str, ...] = ()
+    """GROUP=NUMBER: how much of the result each group gives, relative to the others; one that is not named has 1."""
+    temperature: PositiveFloat = 1.0
+    """Without weights, groups count their rows to the power of 1 / this: above 1 small ones gain (Conneau 2020)."""
+    rows: NonNegativeInt = 0
+    """Rows to keep in all; 0 keeps as many as the shares allow."""
+
+
+class RefineConfig(Section):
+    """From any files to clean and accounted-for training data."""
+
+    output: str = "runs/refined"
+    """Folder of the run; the stage writes into a folder of its own inside."""
+    data: tuple[str, ...] = ()
+    """Files or folders of rows in any layout, or starter datasets."""
+    columns: tuple[str, ...] = ()
+    """OURS=YOURS: the columns of your files by the names of a known layout, such as instruction=question."""
+    encoding: str = ""
+    """Encoding of files that are not UTF-8, such as gb18030 or big5; empty refuses those and names a guess."""
+    max_reject_rate: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Share of rows of a file that may be unreadable before all stops."""
+    filters: FiltersConfig = FiltersConfig()
+    """Steps that look at one row at a time."""
+    duplicates: DuplicatesConfig = DuplicatesConfig()
+    """Rows that are like others."""
+    contamination: ContaminationConfig = ContaminationConfig()
+    """Rows that hold questions of evaluations."""
+    mix: MixConfig = MixConfig()
+    """Shares of the groups."""
+    held_out: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the rows to hold out; prompts that are alike stay on one side."""
+    shard_rows: PositiveInt = 20_000
+    """Rows that are read, filtered and saved at a time; an interrupted run goes on behind the last of these."""
+    seed: int = Field(default=42, ge=0, lt=2**31)
+    """Decides which rows are held out or left out by the mix."""
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        for name, entries in (("columns", self.columns), ("mix.weights", self.mix.weights)):
+            for entry in entries:
+                if not all(entry.rpartition("=")[::2]):
+                    raise ValueError(f"{name} has {entry!r}; write NAME=VALUE")
+        for entry in self.mix.weights:
+            try:
+                weight = float(entry.rpartition("=")[2])
+            except ValueError:
+                weight = -1.0
+            if not 0 < weight < float("inf"):
+                raise ValueError(f"mix.weights has {entry!r}; the weight must be a number above 0")
+        if self.mix.weights and self.mix.temperature != 1.0:
+            raise ValueError("mix.temperature has no meaning beside mix.weights; leave one out")
+        return self

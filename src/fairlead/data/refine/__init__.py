@@ -1,0 +1,1 @@
+"""Any files in, clean and accounted-for rows out. No torch here."""

@@ -1,0 +1,156 @@
+"""First pass: rows are read and filtered, and saved shard by shard, so that a killed run goes on behind the last one.
+
+A shard holds the kept records of `shard_rows` consecutive rows of one file (`NNNNN.jsonl`), what became of the others
+(`NNNNN.dropped.jsonl`), and its account (`NNNNN.json`), which is written last: a shard with an account is finished.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from fairlead.artifacts.atomic import write_bytes
+from fairlead.data.filters.steps import Dropped, Step
+from fairlead.data.rows import from_row, to_row
+from fairlead.data.views import whole_text
+from fairlead.records import Record, Rejection
+
+READING = "reading"  # the step that rejects rows
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A finished shard. `rows_in` counts all that were read, `dropped` and `changed` rows by step."""
+
+    path: Path  # without a suffix
+    source: str
+    rows_in: int
+    rows_out: int
+    dropped: dict[str, int]
+    changed: dict[str, int]
+
+    def lines(self) -> Iterator[bytes]:
+        """Kept records as JSON, in order."""
+        with self.path.with_suffix(".jsonl").open("rb") as file:
+            yield from file
+
+    def records(self) -> Iterator[Record]:
+        """Kept records, in order."""
+        return (from_row(orjson.loads(line)) for line in self.lines())
+
+    def losses(self) -> Iterator[dict[str, Any]]:
+        """What was dropped: step, reason, source, and how the text begins."""
+        with self.path.with_suffix(".dropped.jsonl").open("rb") as file:
+            yield from map(orjson.loads, file)
+
+
+def write_shards(
+    folder: Path, sources: Sequence[tuple[str, Callable[[], Iterable[Record | Rejection]]]], steps: dict[str, Step],
+    *, shard_rows: int, after_shard: Callable[[Shard], None] = lambda _: None, show: Callable[[str], str] = str,
+) -> list[Shard]:  # fmt: skip
+    """All sources through all steps; finished shards are taken as they lie there.
+
+    A source is its name and what opens its rows. `after_shard` is called after each new shard, and may stop the run;
+    `show` is what may be told of the text of a dropped row.
+    """
+    shards: list[Shard] = []
+    for source, open_rows in sources:
+        rows: Iterator[Record | Rejection] | None = None
+        number = 0
+        while True:
+            path = folder / f"{len(shards):05d}"
+            shard = _finished(path)
+            if shard is None:
+                if rows is None:
+                    rows = islice(open_rows(), number * shard_rows, None)
+                shard = _write(path, source, list(islice(rows, shard_rows)), steps, show)
+                after_shard(shard)
+            shards.append(shard)
+            number += 1
+            if shard.rows_in < shard_rows:
+                break
+    return shards
+
+
+class Reader:
+    """Kept records of all shards by their position in the whole, read again from disk."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._shards = list(shards)
+        self._firsts = np.cumsum([0, *(shard.rows_out for shard in shards)])
+        self._offsets: dict[int, npt.NDArray[np.int64]] = {}
+
+    def records(self, indices: Sequence[int]) -> list[Record]:
+        """The records at these positions, which ascend."""
+        found: list[Record] = []
+        places = np.searchsorted(self._firsts, indices, side="right") - 1
+        for number in dict.fromkeys(places.tolist()):
+            within = np.asarray(indices)[places == number] - self._firsts[number]
+            offsets = self._offsets_of(number)
+            with self._shards[number].path.with_suffix(".jsonl").open("rb") as file:
+                for line in within.tolist():
+                    file.seek(int(offsets[line]))
+                    found.append(from_row(orjson.loads(file.readline())))
+        return found
+
+    def _offsets_of(self, number: int) -> npt.NDArray[np.int64]:
+        if number not in self._offsets:
+            lengths = np.fromiter(map(len, self._shards[number].lines()), dtype=np.int64)
+            self._offsets[number] = np.cumsum(lengths) - lengths
+        return self._offsets[number]
+
+
+def loss(step: str, reason: str, source: str, text: str = "") -> dict[str, str]:
+    """The account of one row that went."""
+    return {"step": step, "reason": reason, "source": source, "text": text[:300]}
+
+
+def _write(
+    path: Path, source: str, rows: Sequence[Record | Rejection], steps: dict[str, Step], show: Callable[[str], str]
+) -> Shard:
+    kept: list[bytes] = []
+    losses: list[dict[str, str]] = []
+    changed = dict.fromkeys(steps, 0)
+    for row in rows:
+        outcome = _filtered(row, steps, changed, show)
+        if isinstance(outcome, dict):
+            losses.append(outcome)
+        else:
+            kept.append(orjson.dumps(to_row(outcome), option=orjson.OPT_APPEND_NEWLINE))
+    dropped = {step: sum(one["step"] == step for one in losses) for step in (READING, *steps)}
+    write_bytes(path.with_suffix(".jsonl"), b"".join(kept))
+    lines = (orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in losses)
+    write_bytes(path.with_suffix(".dropped.jsonl"), b"".join(lines))
+    account = {
+        "source": source, "rows_in": len(rows), "rows_out": len(kept), "dropped": dropped, "changed": changed,
+    }  # fmt: skip
+    write_bytes(path.with_suffix(".json"), orjson.dumps(account))
+    return Shard(path, **account)
+
+
+def _filtered(
+    row: Record | Rejection, steps: dict[str, Step], changed: dict[str, int], show: Callable[[str], str]
+) -> Record | dict[str, str]:
+    """The record as the steps leave it, or the account of its loss."""
+    if isinstance(row, Rejection):
+        return loss(READING, row.reason, f"{row.path}:{row.line}")
+    record = row
+    for name, step in steps.items():
+        outcome = step(record)
+        if isinstance(outcome, Dropped):
+            return loss(name, outcome.reason, record.source, show(whole_text(record)))
+        changed[name] += bool(outcome.changed)
+        record = outcome.record
+    return record
+
+
+def _finished(path: Path) -> Shard | None:
+    try:
+        return Shard(path, **orjson.loads(path.with_suffix(".json").read_bytes()))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,140 @@
+"""Rows of tables: CSV and TSV, whose cells are always text, Parquet and Arrow. No torch here."""
+
+import csv
+import io
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fairlead.data.encodings import MARKING, UNREADABLE
+from fairlead.data.streams import MAX_RATIO, MAX_ROW_BYTES, Row, archive_of, compression_of, damaged, unpacks_too_far
+from fairlead.errors import ExitCode, UserError
+
+_BATCH_ROWS = 256
+_TOO_LONG = "\udcfe"  # stands for a line that was passed over
+
+
+def csv_rows(path: Path, stream: BinaryIO, *, delimiter: str, encoding: str) -> Iterator[tuple[int, Row]]:
+    """Rows of a UTF-8 stream with the line each begins on; the first line that is not blank names the columns.
+
+    A name that comes twice gets a number: `a`, `a (2)`. Raises UserError (65) where quotes do not match: what follows
+    cannot be told apart any more.
+    """
+    csv.field_size_limit(MAX_ROW_BYTES)
+    with stream:
+        text = io.TextIOWrapper(stream, "utf-8", errors=MARKING, newline="")  # type: ignore[arg-type]
+        reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
+        try:
+            header = _names(next((cells for cells in reader if any(cell.strip() for cell in cells)), []))
+            first_line = reader.line_num + 1
+            for cells in reader:
+                if cells:
+                    yield first_line, _csv_row(header, cells, encoding)
+                first_line = reader.line_num + 1
+        except csv.Error as error:
+            where = f"{path}:{reader.line_num}"
+            fix = "mend the quotes"
+            raise UserError(f"this is not CSV: {error}", where=where, fix=fix, exit_code=ExitCode.BAD_DATA) from None
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(MAX_ROW_BYTES):
+        if len(line) == MAX_ROW_BYTES and line[-1] not in "\r\n":
+            while (piece := text.readline(MAX_ROW_BYTES)) and piece[-1] not in "\r\n":
+                pass
+            line = f"{_TOO_LONG}\n"
+        yield line
+
+
+def _names(header: Sequence[str]) -> list[str]:
+    seen: Counter[str] = Counter()
+    names = []
+    for name in header:
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return names
+
+
+def _csv_row(header: Sequence[str], cells: Sequence[str], encoding: str) -> Row:
+    if any(_TOO_LONG in cell for cell in cells):
+        return f"the line has more than {MAX_ROW_BYTES >> 20} MiB"
+    if any(UNREADABLE in cell for cell in cells):
+        return f"not {encoding.upper()}: some bytes of the row stand for no character"
+    if len(cells) != len(header):
+        return f"the row has {len(cells)} cells, the header {len(header)}"
+    return dict(zip(header, cells, strict=True))
+
+
+# --- columns
+
+
+def parquet_rows(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
+    """Rows of a Parquet file with their positions from 1, a few hundred at a time."""
+    try:
+        with _seekable(path, stream) as file:
+            table = pq.ParquetFile(file, pre_buffer=False)
+            _check_names(path, table.schema_arrow.names)
+            yield from _batch_rows(path, file, table.iter_batches(batch_size=_BATCH_ROWS))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise damaged(path, "Parquet", error) from None
+
+
+def arrow_rows(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
+    """Rows of an Arrow file: the IPC file format, which Feather is, or the stream format, which `datasets` writes."""
+    try:
+        with _seekable(path, stream) as file:
+            is_file = file.read(6) == b"ARROW1"
+            file.seek(0)
+            reader: Any = pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)
+            _check_names(path, reader.schema.names)
+            batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else iter(reader)
+            yield from _batch_rows(path, file, (part for batch in batches for part in _parts(batch)))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise damaged(path, "Arrow", error) from None
+
+
+def _seekable(path: Path, stream: BinaryIO) -> BinaryIO:
+    """The file itself, or a temporary one with what it unpacks to."""
+    if not compression_of(path.name) and archive_of(path) is None:
+        stream.close()
+        return path.open("rb")
+    file = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
+    with stream:
+        shutil.copyfileobj(stream, file, 1 << 20)
+    file.seek(0)
+    return file
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(
+            "a column comes twice, so one would be lost",
+            where=str(path),
+            got=", ".join(map(repr, twice)),
+            fix="rename one of them",
+            exit_code=ExitCode.BAD_DATA,
+        )
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    return (batch.slice(start, _BATCH_ROWS) for start in range(0, batch.num_rows, _BATCH_ROWS))
+
+
+def _batch_rows(path: Path, file: BinaryIO, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, Row]]:
+    limit, size, number = max(MAX_RATIO * os.fstat(file.fileno()).st_size, MAX_ROW_BYTES), 0, 0
+    for batch in batches:
+        batch.validate(full=True)  # without it a broken offset is followed wherever it leads
+        size += batch.nbytes
+        if size > limit:  # one value, said once, may stand for millions of rows
+            raise unpacks_too_far(path, limit, os.fstat(file.fileno()).st_size)
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row

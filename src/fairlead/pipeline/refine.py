@@ -1,0 +1,228 @@
+"""`fairlead data refine`: any files to clean, accounted-for rows, as a stage that goes on where it was interrupted."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from fairlead.artifacts.atomic import remove, write_pieces
+from fairlead.artifacts.hashing import sha256_file
+from fairlead.artifacts.identity import files_by_name, inside_run
+from fairlead.artifacts.manifest import Manifest, package_versions, write_manifest
+from fairlead.artifacts.stages import stage_folder
+from fairlead.config.common import RuntimeConfig
+from fairlead.config.refine import RefineConfig
+from fairlead.data.benchmark_items import read_benchmarks
+from fairlead.data.decontaminate import Benchmarks
+from fairlead.data.filters.pii import masked
+from fairlead.data.filters.steps import steps_of
+from fairlead.data.language import is_chinese
+from fairlead.data.load import check_rejections, read_records
+from fairlead.data.refine.decide import STEPS, Decisions, decide
+from fairlead.data.refine.shards import READING, Reader, Shard, loss, write_shards
+from fairlead.data.sources import expand
+from fairlead.data.starter import licences, resolve_paths
+from fairlead.data.views import answer_texts, whole_text
+from fairlead.errors import UserError
+from fairlead.evaluate.refine_page import refine_page
+from fairlead.evaluate.refine_summary import RefineSummary, StepCount
+from fairlead.pipeline.datasets import finished, held
+from fairlead.records import Record, Rejection
+from fairlead.runtime.environment import cache_folder
+from fairlead.runtime.interrupts import Interrupts
+from fairlead.runtime.start import Runtime, start
+
+EXAMPLES = 8  # of what each step dropped, on the page
+WORK = "work"
+
+
+def refine(config: RefineConfig) -> Path:
+    """Run or resume the stage; returns its folder, a dataset artifact: train.jsonl, held_out.jsonl, dropped.jsonl."""
+    runtime = start(RuntimeConfig(seed=config.seed, device="cpu"))
+    folder = stage_folder(Path(config.output), "refine")
+    sources = _sources(config)
+    digests = {str(path): sha256_file(path) for paths in sources.values() for path in paths}
+    benchmark_files = expand(config.contamination.against) if config.contamination.against else []
+    against = {str(path): sha256_file(path) for path in benchmark_files}
+    identity = inside_run(
+        {"config": config.model_dump(mode="json"), "data": files_by_name(digests | against)}, Path(config.output)
+    )
+    if finished(folder, identity, runtime):
+        return folder
+    began = time.monotonic()
+    with held(folder, identity, runtime), Interrupts() as interrupts:
+        shards = _filtered(config, sources, folder / WORK, runtime, interrupts)
+        runtime.say(f"refine: {sum(shard.rows_out for shard in shards)} rows left by the filters; comparing them")
+        benchmarks = Benchmarks(read_benchmarks(benchmark_files)) if benchmark_files else None
+        decisions = decide(shards, config, benchmarks, _grouping(config))
+        summary = _write(folder, shards, decisions, config)
+        for count in summary.steps:
+            runtime.say(f"refine: {count.name}: {count.rows_in} rows in, {count.rows_in - count.rows_out} out")
+        facts: dict[str, Any] = {"refined": asdict(summary), "licences": licences([], digests)}
+        facts["sizes"] = {"rows": summary.num_train + summary.num_held_out}
+        refine_page(folder, summary)
+        remove(folder / WORK)
+        write_manifest(folder, Manifest(
+            kind="dataset", stage="refine", config=config.model_dump(mode="json"), data_digests=digests | against,
+            facts=facts, seed=config.seed, wall_seconds=time.monotonic() - began, versions=package_versions(),
+        ))  # fmt: skip
+    return folder
+
+
+def _sources(config: RefineConfig) -> dict[str, list[Path]]:
+    """The files of each entry of `data`."""
+    if not config.data:
+        raise UserError("no rows were named", where="data", fix="fairlead data refine --data FILE")
+    return {name: expand(resolve_paths([name], cache_folder())) for name in config.data}
+
+
+def _filtered(
+    config: RefineConfig, sources: dict[str, list[Path]], work: Path, runtime: Runtime, interrupts: Interrupts
+) -> list[Shard]:
+    """All rows read and filtered, a shard at a time."""
+    columns = {entry.partition("=")[0]: entry.partition("=")[2] for entry in config.columns}
+
+    def opened(path: Path) -> Callable[[], Iterable[Record | Rejection]]:
+        return lambda: read_records(path, columns=columns, encoding=config.encoding or None)
+
+    def tell(shard: Shard) -> None:
+        runtime.say(f"refine: {shard.source}: {shard.rows_in} rows read, {shard.rows_out} left")
+        if interrupts.received is not None:
+            runtime.say("refine: stopped behind a shard; the same command goes on from there")
+            raise SystemExit(interrupts.exit_code)
+
+    show = partial(masked, config=config.filters.pii)  # what goes for another reason may hold it too
+    files = [(name, opened(path)) for name, paths in sources.items() for path in paths]
+    work.mkdir(parents=True, exist_ok=True)
+    shards = write_shards(
+        work, files, steps_of(config.filters), shard_rows=config.shard_rows, after_shard=tell, show=show
+    )
+    for name in sources:
+        _check_unreadable([shard for shard in shards if shard.source == name], config)
+    return shards
+
+
+def _check_unreadable(shards: Sequence[Shard], config: RefineConfig) -> None:
+    rejected = [
+        Rejection(*_place(one["source"]), one["reason"])
+        for shard in shards if shard.dropped[READING] for one in shard.losses() if one["step"] == READING
+    ]  # fmt: skip
+    check_rejections(rejected, sum(shard.rows_in for shard in shards), max_reject_rate=config.max_reject_rate)
+
+
+def _place(source: str) -> tuple[str, int]:
+    path, _, line = source.rpartition(":")
+    return path, int(line)
+
+
+def _grouping(config: RefineConfig) -> Callable[[Record, str], str]:
+    """What group of the mix a record of a source belongs to."""
+    match config.mix.by:
+        case "source":
+            return lambda _, source: source
+        case "kind":
+            return lambda record, _: type(record).__name__.lower()
+        case "language":
+            return lambda record, _: language_of(record)
+
+
+def language_of(record: Record) -> str:
+    """`zh`, or `other`, of what is learnt."""
+    return "zh" if is_chinese("\n".join(answer_texts(record)) or whole_text(record)) else "other"
+
+
+def _write(folder: Path, shards: Sequence[Shard], decisions: Decisions, config: RefineConfig) -> RefineSummary:
+    """The rows that stay and the account of the others; returns what is told of them."""
+    reader = Reader(shards)
+    write_pieces(folder / "train.jsonl", _lines(shards, decisions.kept & ~decisions.held_out))
+    if config.held_out:
+        write_pieces(folder / "held_out.jsonl", _lines(shards, decisions.held_out))
+    examples: dict[str, list[dict[str, str]]] = {}
+    write_pieces(folder / "dropped.jsonl", _account(shards, decisions, reader, examples))
+    if config.contamination.against:
+        write_pieces(folder / "contamination.jsonl", _hits(decisions, reader))
+    return _summary(folder, shards, decisions, examples)
+
+
+def _lines(shards: Sequence[Shard], chosen: Any) -> Iterator[bytes]:
+    position = 0
+    for shard in shards:
+        for line in shard.lines():
+            if chosen[position]:
+                yield line
+            position += 1
+
+
+def _account(
+    shards: Sequence[Shard], decisions: Decisions, reader: Reader, examples: dict[str, list[dict[str, str]]]
+) -> Iterator[bytes]:
+    """Every row that went, in the order of the files and then of the steps."""
+    position = 0
+    for shard in shards:
+        yield from (_told(one, examples) for one in shard.losses())
+        for record in shard.records():
+            if not decisions.kept[position]:
+                step, reason = decisions.reason(position, lambda index: reader.records([index])[0].source)
+                yield _told(loss(step, reason, record.source, whole_text(record)), examples)
+            position += 1
+
+
+def _told(one: dict[str, str], examples: dict[str, list[dict[str, str]]]) -> bytes:
+    shown = examples.setdefault(one["step"], [])
+    if len(shown) < EXAMPLES:
+        shown.append(one)
+    return orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _hits(decisions: Decisions, reader: Reader) -> Iterator[bytes]:
+    """Every question that was found, with the row that holds it."""
+    for hit in decisions.hits:
+        row = {"source": reader.records([hit.index])[0].source, "question": hit.item.source, "text": hit.item.text}
+        row |= {"shared": hit.num_shared, "of": hit.num_runs}
+        yield orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _summary(
+    folder: Path, shards: Sequence[Shard], decisions: Decisions, examples: dict[str, list[dict[str, str]]]
+) -> RefineSummary:
+    left = sum(shard.rows_in for shard in shards)
+    dropped = Counter[str]()
+    for shard in shards:
+        dropped.update(shard.dropped)
+    dropped.update({step: int((decisions.step == 1 + number).sum()) for number, step in enumerate(STEPS)})
+    changed = Counter[str]()
+    for shard in shards:
+        changed.update(shard.changed)
+    steps = []
+    for name in dict.fromkeys([READING, *(step for shard in shards for step in shard.dropped), *STEPS]):
+        steps.append(StepCount(
+            name=name, rows_in=left, rows_out=left - dropped[name], changed=changed[name],
+            examples=examples.get(name, []),
+        ))  # fmt: skip
+        left -= dropped[name]
+    kept = decisions.kept
+    return RefineSummary(
+        steps=steps, num_train=int((kept & ~decisions.held_out).sum()), num_held_out=int(decisions.held_out.sum()),
+        by_source=_shares(shards, kept), by_group={
+            name: int((kept & (decisions.group == number)).sum()) for number, name in enumerate(decisions.groups)
+        },
+        num_contaminated=len({hit.index for hit in decisions.hits}),
+        digests={path.name: sha256_file(path) for path in sorted(folder.glob("*.jsonl"))},
+    )  # fmt: skip
+
+
+def _shares(shards: Sequence[Shard], kept: Any) -> dict[str, tuple[int, int]]:
+    """Rows in and rows that stay, by source."""
+    found: dict[str, tuple[int, int]] = {}
+    position = 0
+    for shard in shards:
+        rows_in, rows_out = found.get(shard.source, (0, 0))
+        stays = int(kept[position : position + shard.rows_out].sum())
+        found[shard.source] = rows_in + shard.rows_in, rows_out + stays
+        position += shard.rows_out
+    return found

@@ -1,0 +1,100 @@
+"""Every option of `fairlead data refine` changes what comes out; tests/data/filters sees those of the filters."""
+
+import json
+import random
+
+import pytest
+
+from fairlead.config.document import options
+from fairlead.config.parse import load
+from fairlead.config.refine import RefineConfig
+from fairlead.errors import UserError
+from fairlead.pipeline.refine import refine
+
+WORDS = ("river", "mountain", "teacher", "window", "market", "silver", "letter", "garden", "engine", "winter", "copper")
+HAN = "山水风花雪月天地人间春秋冬夏东西南北金木土石田禾米竹"
+SEEN = {  # option: value, what stands beside it in both runs
+    "duplicates.exact": ("false", ("duplicates.threshold=0",)),
+    "duplicates.threshold": ("0", ()),
+    "duplicates.shingle": ("1", ("duplicates.threshold=0.97",)),
+    "duplicates.of": ("prompt", ()),
+    "contamination.against": ("bench.jsonl", ()),
+    "contamination.action": ("tell", ("contamination.against=bench.jsonl",)),
+    "mix.by": ("language", ("mix.temperature=100",)),
+    "mix.weights": ("[b.jsonl=1]", ()),
+    "mix.temperature": ("100", ()),
+    "mix.rows": ("9", ()),
+    "held_out": ("0.3", ()),
+    "seed": ("7", ("held_out=0.3",)),
+}
+ELSEWHERE = {
+    "output": "every test", "data": "every test",
+    "columns": "test_own_columns_are_named_by_an_option in test_refine.py",
+    "encoding": "test_an_encoding_is_read", "max_reject_rate": "test_unreadable_rows_stop_it_above_the_limit",
+    "shard_rows": "test_shards_are_as_long_as_asked_for",
+}  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Files of English and Chinese rows, with copies, rows of one prompt, and a benchmark's question."""
+    rng = random.Random(0)
+
+    def sentence(count):
+        return " ".join(rng.choice(WORDS) + str(rng.randrange(1000)) for _ in range(count))
+
+    rows = [{"instruction": sentence(8), "output": sentence(90) + "."} for _ in range(20)]
+    rows += [{"instruction": rows[0]["instruction"], "output": rows[0]["output"].upper()}]
+    rows += [{"instruction": rows[1]["instruction"], "output": rows[1]["output"].replace(" ", " and ", 1)}]
+    rows += [{"instruction": rows[2]["instruction"], "output": sentence(90) + "."}]
+    rows += [
+        {"instruction": "Which of these words is the name of a metal for wires in houses?", "output": sentence(9) + "."}
+    ]
+    chinese = [
+        {"instruction": "".join(rng.choices(HAN, k=12)), "output": "".join(rng.choices(HAN, k=90)) + "。"}
+        for _ in range(6)
+    ]
+    for name, made in (("a.jsonl", [*rows, *chinese[:3]]), ("b.jsonl", chinese[3:])):
+        (tmp_path / name).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made))
+    (tmp_path / "bench.jsonl").write_text(json.dumps({"question": rows[-1]["instruction"]}) + "\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def came_out(name, *words):
+    folder = refine(load(RefineConfig, None, [f"output={name}", "data=[a.jsonl,b.jsonl]", *words]))
+    return (folder / "train.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("option", SEEN)
+def test_an_option_is_seen(here, option):
+    value, beside = SEEN[option]
+    assert came_out("before", *beside) != came_out("after", *beside, f"{option}={value}")
+
+
+def test_every_option_is_in_the_table():
+    known = {option.path for option in options(RefineConfig) if not option.path.startswith("filters.")}
+    assert known == {*SEEN, *ELSEWHERE}
+
+
+def test_an_encoding_is_read(here):
+    text = (here / "a.jsonl").read_text()
+    (here / "old.jsonl").write_bytes(text.encode("gb18030"))
+    plain = refine(load(RefineConfig, None, ["output=plain", "data=a.jsonl"]))
+    old = refine(load(RefineConfig, None, ["output=old", "data=old.jsonl", "encoding=gb18030"]))
+    assert (old / "train.jsonl").read_text().replace("old.jsonl", "a.jsonl") == (plain / "train.jsonl").read_text()
+
+
+def test_unreadable_rows_stop_it_above_the_limit(here):
+    with (here / "a.jsonl").open("a") as file:
+        file.write("{broken\n")
+    with pytest.raises(UserError, match="1 of 28 rows cannot be used"):
+        came_out("strict")
+    came_out("lenient", "max_reject_rate=0.1")
+    dropped = (here / "lenient" / "01-refine" / "dropped.jsonl").read_text().splitlines()
+    assert [json.loads(line)["source"] for line in dropped if '"reading"' in line] == ["a.jsonl:28"]
+
+
+def test_shards_are_as_long_as_asked_for(here, capsys):
+    came_out("run", "shard_rows=10")
+    assert "a.jsonl: 10 rows read" in capsys.readouterr().err
