@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
     [
         ("empty.jsonl", "", MISSING, "empty.jsonl: the file is empty", "name a file with rows"),
         ("blank.jsonl", "\ufeff \n\n", MISSING, "blank.jsonl: the file is empty", "name a file with rows"),
-        ("a.txt", "x", USAGE, "a.txt: this kind of file is not known; got .txt; want .json", "convert it"),
+        ("a.docx", "x", USAGE, "a.docx: this kind of file is not known; got .docx; want .json", "convert it"),
         ("u.jsonl", '{"foo": 1}\n', BAD_DATA, "got the keys 'foo'; want one of: ", "rename the columns"),
         ("p.jsonl", b"version https://git-lfs.github.com/spec/v1\n", BAD_DATA, "Git-LFS pointer", "git lfs pull"),
         ("z.json", '[{"prompt": "a", "completion": "b"},\n{"prompt"', BAD_DATA, "z.json:2: this is not JSON", "mend"),

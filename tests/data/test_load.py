@@ -761,3 +761,7 @@ def test_equal_scores_give_no_label(tmp_path):
     loaded = read_judgements([path], max_reject_rate=1.0)
     assert [record.responses for record in loaded.records] == [("b", "a")]
     assert "no response is scored above another" in loaded.rejections[0].reason
+
+
+def test_no_file_holds_no_rows():
+    assert read_conversations([]).records == ()

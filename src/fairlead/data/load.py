@@ -182,7 +182,7 @@ def _read(paths: Sequence[Path], reading: Reading[R], rejects: Path | None, max_
         write_rejections(rejects, rejections)
     num_rows = len(records) + len(rejections)
     check_rejections(rejections, num_rows, max_reject_rate=max_reject_rate, rejects=rejects)
-    if not num_rows:
+    if paths and not num_rows:
         raise _nothing_left(paths, reading.kinds[0], left_out)
     return Loaded(tuple(records), layouts, tuple(rejections), num_rows, digests, notes, left_out)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from fairlead.data.refine.decide import STEPS, Decisions, decide
 from fairlead.data.refine.shards import READING, Reader, Shard, loss, write_shards
 from fairlead.data.sources import expand
 from fairlead.data.starter import licences, resolve_paths
+from fairlead.data.streams import sha256_stored
 from fairlead.data.views import answer_texts, whole_text
 from fairlead.errors import UserError
 from fairlead.evaluate.refine_page import refine_page
@@ -46,9 +47,9 @@ def refine(config: RefineConfig) -> Path:
     runtime = start(RuntimeConfig(seed=config.seed, device="cpu"))
     folder = stage_folder(Path(config.output), "refine")
     sources = _sources(config)
-    digests = {str(path): sha256_file(path) for paths in sources.values() for path in paths}
+    digests = {str(path): sha256_stored(path) for paths in sources.values() for path in paths}
     benchmark_files = expand(config.contamination.against) if config.contamination.against else []
-    against = {str(path): sha256_file(path) for path in benchmark_files}
+    against = {str(path): sha256_stored(path) for path in benchmark_files}
     identity = inside_run(
         {"config": config.model_dump(mode="json"), "data": files_by_name(digests | against)}, Path(config.output)
     )
@@ -78,7 +79,7 @@ def _sources(config: RefineConfig) -> dict[str, list[Path]]:
     """The files of each entry of `data`."""
     if not config.data:
         raise UserError("no rows were named", where="data", fix="fairlead data refine --data FILE")
-    return {name: expand(resolve_paths([name], cache_folder())) for name in config.data}
+    return {name: expand(resolve_paths([name], cache_folder()), texts=True) for name in config.data}
 
 
 def _filtered(
@@ -87,8 +88,13 @@ def _filtered(
     """All rows read and filtered, a shard at a time."""
     columns = {entry.partition("=")[0]: entry.partition("=")[2] for entry in config.columns}
 
-    def opened(path: Path) -> Callable[[], Iterable[Record | Rejection]]:
-        return lambda: read_records(path, columns=columns, encoding=config.encoding or None)
+    def opened(path: Path) -> Iterator[Record | Rejection]:
+        rows = read_records(path, columns=columns, encoding=config.encoding or None)
+        for note in rows.notes:
+            runtime.say(f"refine: {path}: {note}")
+        yield from rows
+        for reason, count in rows.left_out.items():
+            runtime.say(f"refine: {path}: {count} rows left out: {reason}")
 
     def tell(shard: Shard) -> None:
         runtime.say(f"refine: {shard.source}: {shard.rows_in} rows read, {shard.rows_out} left")
@@ -97,7 +103,7 @@ def _filtered(
             raise SystemExit(interrupts.exit_code)
 
     show = partial(masked, config=config.filters.pii)  # what goes for another reason may hold it too
-    files = [(name, opened(path)) for name, paths in sources.items() for path in paths]
+    files = [(name, partial(opened, path)) for name, paths in sources.items() for path in paths]
     work.mkdir(parents=True, exist_ok=True)
     shards = write_shards(
         work, files, steps_of(config.filters), shard_rows=config.shard_rows, after_shard=tell, show=show
