@@ -152,3 +152,8 @@ def test_cutting_twice_is_cutting_once(record):
     if isinstance(once, Kept):
         assert phrases(once.record, PhrasesConfig(canned="keep", refusals="keep")) == Kept(once.record)
     assert isinstance(phrases(record, CONFIG), Kept | Dropped)
+
+
+def test_a_line_that_opens_code_is_not_cut():
+    record = chat("All rights reserved```\nx = 1")
+    assert phrases(record, CONFIG) == Kept(record)

@@ -88,7 +88,8 @@ def _without_notices(record: Record, config: PhrasesConfig) -> Kept | Dropped:
         return Kept(record)
     if config.boilerplate == "drop":
         return Dropped("boilerplate of a web page")
-    return outcome_of(record, map_answers(record, _cut), "boilerplate")
+    clean = map_answers(record, _cut)
+    return Kept(record) if clean == record else outcome_of(record, clean, "boilerplate")
 
 
 def _has_notice(text: str) -> bool:
@@ -99,7 +100,9 @@ def _cut(text: str) -> str:
     """The text without lines that are notices; one with code is left alone."""
     if not _has_notice(text):
         return text
-    return "\n".join(line for line in text.split("\n") if not _is_notice(prose(line))).strip("\n")
+    # A line that opens or closes code stays: without it the rest would be read as something else
+    kept = (line for line in text.split("\n") if "```" in line or not _is_notice(prose(line)))
+    return "\n".join(kept).strip("\n")
 
 
 def _is_notice(line: str) -> bool:
