@@ -1,5 +1,6 @@
 """Starting a process: rank, device, precision, threads and seed, each decided once with its reason."""
 
+import atexit
 import os
 import sys
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ def start(config: RuntimeConfig) -> Runtime:
     reset_peak_memory(device)
     if world_size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)  # else its threads may abort a rank that ended well
     dtype, reason = _dtype(config.dtype, device)
     torch.manual_seed(config.seed)
     return Runtime(
