@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -97,27 +97,34 @@ def audit(
     check_model(model, ("policy", "reward"), "model")
     require_folder(Path(output), 0)
     from fairlead.data.audit.audit import audit_file
-    from fairlead.data.audit.model_facts import facts_of
     from fairlead.data.audit.terminal import lines, sampled_rows
     from fairlead.evaluate.audit_page import audit_page
+
+    tokenizer, facts = _tokenizer_and_facts(model)
+    found = audit_file(
+        file, tokenizer, facts, against=questions, max_length=max_length, num_samples=rows, limit=limit, seed=seed
+    )
+    page = audit_page(Path(output), found)  # first, so that `| head` does not lose it
+    console = Console(highlight=False, soft_wrap=True)
+    for text in (*sampled_rows(found, tokenizer), *lines(found)):
+        console.print(text)
+    print(f"page: {page}")
+    if found.verdict == "fatal":
+        raise SystemExit(ExitCode.BAD_DATA)
+    if found.kind != "documents":
+        print(f"next: {command_line(*_training(found.kind), '--data', path, *_named(model))}")
+
+
+def _tokenizer_and_facts(model: str) -> tuple[Any, Any]:
+    """The tokenizer of the model, and what the audit must know of the model beside it."""
+    from fairlead.data.audit.model_facts import facts_of
     from fairlead.models.loading import config_in, tokenizer_in
     from fairlead.models.sources import resolve
 
     folder = resolve(model).base.folder
     tokenizer = tokenizer_in(folder)
     num_embeddings = getattr(config_in(folder).get_text_config(), "vocab_size", None)
-    facts = facts_of(model, tokenizer, num_embeddings)
-    found = audit_file(
-        file, tokenizer, facts, against=questions, max_length=max_length, num_samples=rows, limit=limit, seed=seed
-    )
-    console = Console(highlight=False, soft_wrap=True)
-    for text in (*sampled_rows(found, tokenizer), *lines(found)):
-        console.print(text)
-    print(f"page: {audit_page(Path(output), found)}")
-    if found.verdict == "fatal":
-        raise SystemExit(ExitCode.BAD_DATA)
-    if found.kind != "documents":
-        print(f"next: {command_line(*_training(found.kind), '--data', path, *_named(model))}")
+    return tokenizer, facts_of(model, tokenizer, num_embeddings)
 
 
 def _require_there(files: Sequence[Path]) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,8 @@ def refine(config: RefineConfig) -> Path:
         summary = _write(folder, shards, decisions, config)
         for count in summary.steps:
             runtime.say(f"refine: {count.name}: {count.rows_in} rows in, {count.rows_in - count.rows_out} out")
-        facts: dict[str, Any] = {"refined": asdict(summary), "licences": licences([], digests)}
+        told = replace(summary, steps=[replace(step, examples=[]) for step in summary.steps])  # those are on the page
+        facts: dict[str, Any] = {"refined": asdict(told), "licences": licences([], digests)}
         facts["sizes"] = {"rows": summary.num_train + summary.num_held_out}
         refine_page(folder, summary)
         remove(folder / WORK)
