@@ -1,10 +1,10 @@
 """Files become records; rows that cannot be used become rejections, and too many stop the run. No torch here."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import orjson
 
@@ -131,6 +131,16 @@ def kind_of(path: Path | str) -> Kind:
         fix = "mend the file, or save it again in one of the known formats"
         raise UserError(f"no row can be read: {reason}", where=str(first), fix=fix, exit_code=ExitCode.BAD_DATA)
     return stream.kind
+
+
+def read_all(path: Path | str) -> tuple[Kind, Loaded[Any]]:
+    """What the rows of a file or folder hold, and all of them by it, however many cannot be used; for looking at."""
+    readers: Mapping[Kind, Callable[..., Loaded[Any]]] = {
+        "conversations": read_conversations, "preferences": read_preferences, "labelled answers": read_judgements,
+        "documents": read_documents, "prompts": read_prompts,
+    }  # fmt: skip
+    kind = kind_of(path)
+    return kind, readers[kind]([path], max_reject_rate=1.0)
 
 
 def check_rejections(

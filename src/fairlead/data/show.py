@@ -9,14 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from fairlead.data.chat_template import ChatTemplate, Encoded, TokenRole
-from fairlead.data.load import (
-    kind_of,
-    read_conversations,
-    read_documents,
-    read_judgements,
-    read_preferences,
-    read_prompts,
-)
+from fairlead.data.load import read_all
 from fairlead.records import Conversation, Document, Judgement, Message, Preference, Prompt, Record
 
 _STYLES = {True: "bold green", False: "dim"}
@@ -53,17 +46,7 @@ def show_rows(
 
 
 def _records(path: Path | str) -> tuple[Sequence[Record], str]:
-    match kind_of(path):
-        case "conversations":
-            loaded = read_conversations([path], max_reject_rate=1.0)
-        case "preferences":
-            loaded = read_preferences([path], max_reject_rate=1.0)
-        case "labelled answers":
-            loaded = read_judgements([path], max_reject_rate=1.0)
-        case "documents":
-            loaded = read_documents([path], max_reject_rate=1.0)
-        case _:
-            loaded = read_prompts([path], max_reject_rate=1.0)
+    _, loaded = read_all(path)
     return loaded.records, ", ".join(dict.fromkeys(loaded.layouts.values()))
 
 

@@ -18,15 +18,7 @@ from fairlead.data.audit.token_checks import ids_beyond_embedding, lengths
 from fairlead.data.benchmark_items import BenchmarkItem, read_benchmarks
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.layouts import Kind
-from fairlead.data.load import (
-    Loaded,
-    kind_of,
-    read_conversations,
-    read_documents,
-    read_judgements,
-    read_preferences,
-    read_prompts,
-)
+from fairlead.data.load import Loaded, read_all
 from fairlead.errors import UserError
 from fairlead.records import Document, Preference, Record, Rejection
 
@@ -77,8 +69,7 @@ def audit_file(
 ) -> Audit:  # fmt: skip
     """All checks on a file or folder, for the model of this tokenizer; `against` are files of evaluation questions."""
     items = read_benchmarks(against)
-    kind = kind_of(path)
-    loaded = _read(path, kind)
+    kind, loaded = read_all(path)
     records = loaded.records
     drawn = [records[place] for place in pick(len(records), limit, seed)]
     tokens = _of_tokens(drawn, kind, tokenizer, facts, max_length, str(path))
@@ -165,20 +156,6 @@ def preference_findings(
         preference_checks.same_responses(ranked, rejections, rows, max_length),
         preference_checks.contradictions(ranked),
     ]
-
-
-def _read(path: Path | str, kind: Kind) -> Loaded[Any]:
-    match kind:
-        case "conversations":
-            return read_conversations([path], max_reject_rate=1.0)
-        case "preferences":
-            return read_preferences([path], max_reject_rate=1.0)
-        case "labelled answers":
-            return read_judgements([path], max_reject_rate=1.0)
-        case "documents":
-            return read_documents([path], max_reject_rate=1.0)
-        case _:
-            return read_prompts([path], max_reject_rate=1.0)
 
 
 def _unusable_template(refusal: UserError, path: str, total: int) -> Finding:
