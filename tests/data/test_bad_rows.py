@@ -1,6 +1,6 @@
 """Bad inputs 1 to 29 of RELIABILITY.md, section 4, as the readers meet them: what is said, and that nothing is lost.
 
-Not here: 14, a line of 2 GB, is in test_sources; 24, 25 and 30 are no matter of reading.
+Not here: 14, a line of 2 GB, is in test_sources; 24, 25 and 30 are no matter of reading: tests/train/test_refusals.py.
 """
 
 import gzip

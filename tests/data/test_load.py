@@ -45,6 +45,10 @@ CONVERSATIONS = {
         ),
         ({"instruction": "q", "output": "a", "system": "", "history": None}, (user("q"), assistant("a"))),
     ],
+    "ultrachat": [
+        ({"id": "1", "data": ["q", "a", "r", "b"]}, (user("q"), assistant("a"), user("r"), assistant("b"))),
+        ({"data": ["q", "a"]}, (user("q"), assistant("a"))),
+    ],
     "prompt-completion": [
         ({"prompt": "q\n", "completion": " a<|endoftext|>"}, (user("q\n"), assistant("a"))),
         (
@@ -242,6 +246,14 @@ GRADED = [
     ("graded", {"prompt": "q", "responses": ["a", "b", "c"], "scores": [1, 2, -3]}, ("b", "a", "c"), (2.0, 1.0, -3.0)),
     ("graded", {"prompt": "q", "responses": ["a", "b"], "scores": [1, 1]}, ("a", "b"), (1.0, 1.0)),
     ("graded", {"prompt": TURNS[:1], "responses": ["a"], "scores": [0]}, ("a",), (0.0,)),
+    ("ultrafeedback", {"instruction": "q", "completions": [
+        {"response": "a", "overall_score": 10.0, "fine-grained_score": 1.25},
+        {"response": "b", "overall_score": 7, "fine-grained_score": 4.5}]}, ("b", "a"), (4.5, 1.25)),
+    ("ultrafeedback", {"instruction": "q", "completions": [
+        {"response": "a", "overall_score": 6.0}, {"response": "b", "overall_score": 7, "fine-grained_score": 1}]},
+     ("b", "a"), (7.0, 6.0)),
+    ("nectar", {"prompt": "q", "answers": [{"answer": "b", "rank": 2.0, "model": "m"}, {"answer": "a", "rank": 1}]},
+     ("a", "b"), (-1.0, -2.0)),
     ("graded-response", {"prompt": "q", "response": "a", "score": "3.5"}, ("a",), (3.5,)),
     ("graded-response", {"prompt": "q", "response": "a", "helpfulness": 4, "correctness": 1}, ("a",), (4.0,)),
     ("prompt-pair", {"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": 8.5, "score_rejected": 8.5},
@@ -553,6 +565,51 @@ def test_every_turn_of_a_tree_with_ranked_replies(tmp_path):
     with pytest.raises(UserError, match="no row gives any preferences") as caught:
         read_preferences([write(tmp_path / "lonely.jsonl", {"prompt": lonely})])
     assert caught.value.exit_code == 65
+
+
+def flat(name, parent, role, text, rank=None, tree="t"):
+    return {
+        "message_id": name, "parent_id": parent, "message_tree_id": tree, "role": role, "text": text, "rank": rank,
+        "deleted": False,
+    }  # fmt: skip
+
+
+def test_trees_of_flat_rows(tmp_path):
+    path = write(
+        tmp_path / "rows.jsonl",
+        flat("1", None, "prompter", "q"),
+        flat("2", "1", "assistant", "a", 1.0),
+        flat("3", "2", "prompter", "r"),
+        flat("4", "1", "assistant", "b", 0.0),
+        flat("5", "3", "assistant", "x", 0),
+        flat("6", "3", "assistant", "y", 1),
+        flat("1", None, "prompter", "other", tree="u"),
+        flat("9", "4", "assistant", "whose parent is in another tree", tree="u"),
+        flat("2", "1", "assistant", "alone", 0, tree="u"),
+    )
+    loaded = read_preferences([path], max_reject_rate=0.5)
+    assert loaded.layouts == {str(path): "openassistant-rows"}
+    assert loaded.records == (
+        Preference((user("q"),), ("b", "a"), f"{path}:1"),
+        Preference((user("q"), assistant("a"), user("r")), ("x", "y"), f"{path}:1"),
+    )
+    assert [(one.line, "not among the rows" in one.reason) for one in loaded.rejections] == [(8, True)]
+    assert loaded.left_out == {"a tree without two ranked replies to one prompt": 1}
+
+
+@pytest.mark.parametrize(
+    ("key", "first", "second", "reason"),
+    [
+        ("completions", {"response": "a", "overall_score": 1}, {"response": "b"}, "`overall_score` is missing"),
+        ("completions", {"response": "a", "overall_score": 1}, 3, "a completion should be an object"),
+        ("answers", {"answer": "a", "rank": 1}, {"answer": "b", "rank": "x"}, "`rank` should be a number"),
+        ("answers", {"answer": "a", "rank": 1}, "b", "an answer should be an object"),
+    ],
+)
+def test_ranks_and_completions_that_cannot_be_used(tmp_path, key, first, second, reason):
+    row = {"instruction" if key == "completions" else "prompt": "q", key: [first, second]}
+    (rejection,) = read_preferences([write(tmp_path / "rows.jsonl", row)], max_reject_rate=1).rejections
+    assert reason in rejection.reason
 
 
 CHAPTER = {"title": "静夜思", "author": "李白", "paragraphs": ["床前明月光，", "疑是地上霜。"]}

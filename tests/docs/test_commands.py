@@ -7,7 +7,7 @@ import typing
 import orjson
 import pytest
 
-from docs.blocks import PAGES, ROOT, commands
+from docs.blocks import PAGES, ROOT, blocks, commands
 from fairlead.algos import preference_loss
 from fairlead.artifacts.manifest import read_manifest
 from fairlead.cli.main import build_app, run
@@ -16,6 +16,7 @@ from fairlead.config.journey import JourneyConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.parse import load
 from fairlead.config.stages import DpoConfig, RewardConfig
+from fairlead.data.parquet_rows import parquet_pieces
 from tiny import tiny_model, write_conversations, write_ranked
 from tiny_stages import judgements, write_rows
 
@@ -164,3 +165,14 @@ def test_the_names_beside_the_equations_are_there():
     losses = re.findall(r"^\| `(\w+)` \|.*\| `(\w+)` \|$", page, re.MULTILINE)
     assert {loss for loss, _ in losses} == set(typing.get_args(DpoConfig.model_fields["loss"].annotation))
     assert all(hasattr(preference_loss, name) for _, name in losses)
+
+
+PYTHON = [(page, text) for page in PAGES for _, text in blocks(page, "python")]
+
+
+@pytest.mark.parametrize(("page", "text"), PYTHON, ids=lambda value: getattr(value, "name", None))
+def test_python_runs(page, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [orjson.dumps({"text": f"once {i}", "source": f"a:{i}"}) for i in range(500)]
+    (tmp_path / "train.parquet").write_bytes(b"".join(parquet_pieces(lines, ["text", "source"])))
+    exec(compile(text, str(page), "exec"), {})  # noqa: S102  what a reader may copy

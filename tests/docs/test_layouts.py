@@ -22,6 +22,8 @@ def test_every_layout_is_shown_and_read(tmp_path):
     assert {name for name, _ in named} == set(kinds)
     for name, row in named:
         assert detect(json.loads(row)).name == name
+        if name == "openassistant-rows":
+            continue  # one message is no tree: see test_load.py
         file = tmp_path / f"{name}.jsonl"
         file.write_text(row)
         read = read_prompts if name == "stack-exchange" else READERS[kinds[name]]  # a post alone is a prompt

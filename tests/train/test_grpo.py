@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fairlead.config.online import GrpoConfig
+from fairlead.data.audit.model_facts import ModelFacts
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.sampler import Mixture, next_rows, stream_rows
 from fairlead.errors import UserError
@@ -14,7 +15,7 @@ from fairlead.models.sources import resolve
 from fairlead.rollout.rules import load_rules
 from fairlead.runtime.start import start
 from fairlead.train import grpo
-from fairlead.train.rows import Rows, load_tasks
+from fairlead.train.rows import RowEncoder, Rows, load_tasks
 from oracles import advantages as oracle
 from oracles.reductions import whiten
 from tiny_stages import fingerprints, rows_of, write_rows
@@ -44,7 +45,7 @@ def set_up(world, tmp_path, *options):
     runtime = start(config.runtime)
     source, reward = resolve(config.model.name), resolve(config.reward_model)
     template = ChatTemplate(tokenizer_in(source.base.folder), extra_end_token_ids=range(3, 320, 9))  # lengths differ
-    tasks = first_of(load_tasks(config.data, template, rejects=None, seed=0), 3)
+    tasks = first_of(load_tasks(config.data, RowEncoder(template, ModelFacts("tiny")), rejects=None, seed=0), 3)
     limits = {"answer_pattern": config.answer_pattern, "max_response_tokens": config.sampling.max_new_tokens}
     rules, probes = load_rules(config.reward_terms, **limits), load_rules(config.probe_terms, **limits)
     learner = grpo._Learner(config, runtime, source, reward, template, rules, probes)
@@ -198,7 +199,7 @@ def test_one_silent_group_leaves_the_others_as_they_are(world, tmp_path, monkeyp
 def test_silent_groups_give_way_to_others(world, tmp_path, monkeypatch):
     """Prompts 0 and 2 of the stream score alike: two more are drawn, and one of these is silent again."""
     learner, _ = set_up(world, tmp_path, "dynamic_sampling_rounds=1")
-    tasks = load_tasks(learner.config.data, learner.template, rejects=None, seed=0)
+    tasks = load_tasks(learner.config.data, RowEncoder(learner.template, ModelFacts("tiny")), rejects=None, seed=0)
     order = next_rows(tasks.mixture, 5, learner.runtime.seed, 0)
     silent = {tasks.train[order[i]].input_ids for i in (0, 2, 3)}
 

@@ -18,7 +18,7 @@ from fairlead.evaluate.preference_accuracy import measure_judgements
 from fairlead.evaluate.summary import read_evaluation
 from fairlead.models.sources import resolve
 from fairlead.train import kto
-from fairlead.train.rows import Rows, load_judgements, template_of
+from fairlead.train.rows import Rows, encoder_of, load_judgements
 from oracles import losses
 from tiny_stages import rows_of, write_rows
 
@@ -28,8 +28,8 @@ STARTER_ROWS = Path(__file__).parents[3] / "shared" / "data" / "preference" / "k
 
 def read_rows(world, *, max_length=256, **options):
     config = world.config("kto", "unused", *(f"{name}={value}" for name, value in options.items()))
-    template = template_of(resolve(str(world.model)))
-    rows = load_judgements(config.data, template, end_token=True, rejects=None, seed=config.runtime.seed)
+    encoder = encoder_of(resolve(str(world.model)))
+    rows = load_judgements(config.data, encoder, end_token=True, rejects=None, seed=config.runtime.seed)
     return rows, mismatched_examples([row.response for row in rows.train], max_length)
 
 

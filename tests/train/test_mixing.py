@@ -8,7 +8,7 @@ from fairlead.config.common import DataConfig
 from fairlead.config.online import PromptsConfig
 from fairlead.errors import UserError
 from fairlead.models.sources import resolve
-from fairlead.train.rows import load_conversations, load_preferences, load_tasks, template_of
+from fairlead.train.rows import encoder_of, load_conversations, load_preferences, load_tasks
 from tiny_stages import ROWS_OF, TRAINERS, rows_of, write_rows
 
 
@@ -45,16 +45,16 @@ def test_weights_change_what_a_trainer_sees(world, files, tmp_path, trainer, cap
 
 def test_an_epoch_holds_the_files_in_proportion(world, files):
     """Read by every reader that a trainer has; rows say which file they come from, where they say it."""
-    template = template_of(resolve(str(world.model)))
+    encoder = encoder_of(resolve(str(world.model)))
     options = {"rejects": None, "seed": 3}
     data = DataConfig(train=tuple(files["conversations"]), weights=(3.0, 1.0), held_out_rows=4)
-    rows = load_conversations(data, template, **options)
+    rows = load_conversations(data, encoder, **options)
     drawn = Counter(rows.train[i].source.partition(":")[0] for i in rows.mixture.epoch(seed=3, epoch=0))
     assert drawn == {files["conversations"][0]: 15, files["conversations"][1]: 5}
     prompts = PromptsConfig(train=data.train, weights=data.weights)
-    assert load_tasks(prompts, template, **options).mixture.shares == [18, 6]
+    assert load_tasks(prompts, encoder, **options).mixture.shares == [18, 6]
     pairs = DataConfig(train=tuple(files["preferences"]), weights=(1.0, 1.0), held_out_rows=0)
-    rows = load_preferences(pairs, template, end_token=True, **options)
+    rows = load_preferences(pairs, encoder, end_token=True, **options)
     drawn = Counter(rows.train[i].chosen.source.partition(":")[0] for i in rows.mixture.epoch(seed=3, epoch=0))
     assert drawn == dict.fromkeys(files["preferences"], 10)
 

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from fairlead.artifacts.manifest import read_manifest
 from fairlead.config.common import DataConfig
+from fairlead.data.audit.model_facts import ModelFacts
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.sampler import Mixture, next_rows
 from fairlead.models.loading import tokenizer_in
@@ -16,7 +17,7 @@ from fairlead.models.sources import resolve
 from fairlead.rollout.rules import load_rules
 from fairlead.runtime.start import start
 from fairlead.train import ppo
-from fairlead.train.rows import load_conversations, load_tasks
+from fairlead.train.rows import RowEncoder, load_conversations, load_tasks
 
 TEMPERATURE, KL_COEF, SCORE_CLIP, PENALTY = 0.7, 0.3, 0.9, 0.25
 GAMMA, LAM, LOW, HIGH, VALUE_CLIP, PTX_COEF = 0.9, 0.8, 0.1, 0.3, 0.05, 0.4
@@ -111,9 +112,10 @@ def set_up(world, tmp_path, *options):
     runtime = start(config.runtime)
     source, reward = resolve(config.model.name), resolve(config.reward_model)
     template = ChatTemplate(tokenizer_in(source.base.folder), extra_end_token_ids=range(3, 320, 9))  # lengths differ
-    tasks = load_tasks(config.data, template, rejects=None, seed=0).train[:6]
+    encoder = RowEncoder(template, ModelFacts("tiny"))
+    tasks = load_tasks(config.data, encoder, rejects=None, seed=0).train[:6]
     rows = DataConfig(**config.data.model_dump(exclude={"long_prompts"}))
-    ptx = load_conversations(rows, template, rejects=None, seed=0).train[:5] if config.ptx_coef else []
+    ptx = load_conversations(rows, encoder, rejects=None, seed=0).train[:5] if config.ptx_coef else []
     learner = ppo._Learner(config, runtime, source, reward, template, load_rules((), **NO_RULES), ptx)
     shaken(learner.roles, "policy", 1, 0.05)
     shaken(learner.roles, "critic", 2, 0.05)

@@ -19,7 +19,7 @@ from fairlead.runtime.start import start
 from fairlead.train import dpo as dpo_module
 from fairlead.train import reference as reference_module
 from fairlead.train.policy import response_logprobs
-from fairlead.train.rows import load_preferences, template_of
+from fairlead.train.rows import encoder_of, load_preferences
 from fairlead.train.stage import Stage
 from tiny_stages import fingerprints, rows_of
 
@@ -29,8 +29,8 @@ ROWS = ("num_epochs=2", "batch.rows=6")
 
 def pairs_of(world, tmp_path, *words):
     config = world.config("dpo", tmp_path, *ROWS, *words)
-    template = template_of(resolve(config.model.name))
-    return config, load_preferences(config.data, template, end_token=True, rejects=None, seed=config.runtime.seed)
+    encoder = encoder_of(resolve(config.model.name))
+    return config, load_preferences(config.data, encoder, end_token=True, rejects=None, seed=config.runtime.seed)
 
 
 def kept(stage):

@@ -3,7 +3,6 @@
 import importlib
 import json
 import math
-import shutil
 
 import pytest
 from safetensors.torch import load_file
@@ -389,18 +388,6 @@ def test_a_reward_model_with_another_tokenizer_is_refused(world, tmp_path):
     judge = world.run("reward", tmp_path / "judge", f"model.name={other}")
     with pytest.raises(UserError, match="different tokenizers"):
         world.run("ppo", tmp_path / "run", f"reward_model={judge}")
-
-
-@pytest.mark.parametrize("end", ["", "<|im_end|>"])
-def test_a_template_that_never_ends_an_answer_is_told(world, tmp_path, capsys, end):
-    model = shutil.copytree(world.model, tmp_path / "model")
-    template = (
-        "{% for m in messages %}{{ m.role + ': ' + m.content + ('" + end + "' if m.role == 'assistant' else '') "
-        "+ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
-    )
-    (model / "chat_template.jinja").write_text(template)
-    world.run("sft", tmp_path / "run", f"model.name={model}", "max_steps=1")
-    assert ("writes no end token after an answer" in capsys.readouterr().err) == (end == "")
 
 
 def test_full_fine_tuning_from_a_lora_reward_model_says_what_to_do(world, tmp_path):

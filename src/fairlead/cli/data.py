@@ -118,13 +118,12 @@ def audit(
 def _tokenizer_and_facts(model: str) -> tuple[Any, Any]:
     """The tokenizer of the model, and what the audit must know of the model beside it."""
     from fairlead.data.audit.model_facts import facts_of
-    from fairlead.models.loading import config_in, tokenizer_in
+    from fairlead.models.loading import num_embeddings_in, tokenizer_in
     from fairlead.models.sources import resolve
 
     folder = resolve(model).base.folder
     tokenizer = tokenizer_in(folder)
-    num_embeddings = getattr(config_in(folder).get_text_config(), "vocab_size", None)
-    return tokenizer, facts_of(model, tokenizer, num_embeddings)
+    return tokenizer, facts_of(model, tokenizer, num_embeddings_in(folder))
 
 
 def _require_there(files: Sequence[Path]) -> None:

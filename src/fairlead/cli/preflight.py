@@ -164,7 +164,7 @@ def _check_rows(config: Section, rejects: Path | None = None) -> None:
         if _small(files):
             listed = rejects if option == "data.train" else None
             paths = resolve_paths(files, cache_folder())
-            _READERS[kind](paths, rejects=listed, max_reject_rate=rows.max_reject_rate)
+            _READERS[kind](paths, rejects=listed, **rows.reading)
 
 
 def _no_rows(where: str, fix: str) -> UserError:

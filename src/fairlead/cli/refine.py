@@ -11,4 +11,4 @@ def refine(*words: Words) -> None:
     from fairlead.pipeline.refine import refine as run
 
     folder = run(config)
-    show_result("Data", folder, ("data", "show", folder / "train.jsonl"))
+    show_result("Data", folder, ("data", "show", folder / f"train.{config.format}"))

@@ -1,8 +1,8 @@
 """Sections that several stages share: model, data, batch, optimizer, checkpoints, runtime, sampling."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from fairlead.config.section import Section
 
@@ -33,22 +33,56 @@ class ModelConfig(Section):
     """Recompute each layer in the backward pass: less memory, a third more time. auto: where memory asks for it."""
 
 
-class RowsConfig(Section):
+FatalFinding = Literal[
+    "contamination", "end-token-trained", "ids-beyond-embedding", "special-tokens-in-text", "template-round-trip",
+    "trained-is-the-answers", "training-reads-as-chatting", "truncated-answers",
+]  # fmt: skip
+"""Checks of `fairlead data audit` whose fatal verdict stops a training. Others stop it as unusable rows."""
+
+
+class FilesConfig(Section):
+    """How files of rows are read."""
+
+    columns: tuple[str, ...] = ()
+    """OURS=YOURS: the columns of your files by the names of a known layout, such as instruction=question."""
+    encoding: str = ""
+    """Encoding of files that are not UTF-8, such as gb18030 or big5; empty refuses those and names a guess."""
+    max_reject_rate: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Share of unusable rows above which the run stops."""
+
+    @field_validator("columns")
+    @classmethod
+    def _pairs(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            if not all(entry.rpartition("=")[::2]):
+                raise ValueError(f"{entry!r} is no pair; write OURS=YOURS")
+        return entries
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """These options as the readers of data/load.py take them."""
+        columns = {entry.partition("=")[0]: entry.partition("=")[2] for entry in self.columns}
+        return {"columns": columns, "encoding": self.encoding or None, "max_reject_rate": self.max_reject_rate}
+
+
+class RowsConfig(FilesConfig):
     """Which rows a stage trains on."""
 
     train: tuple[str, ...] = ()
-    """Files or folders of training rows: json, jsonl, csv or parquet, also .gz; or a starter dataset's name."""
+    """Files or folders of rows in any layout, a starter dataset's name, or a hub's: hf://datasets/OWNER/NAME."""
     max_rows: int = Field(default=0, ge=0)
     """Use only the first rows of the training files; 0 uses all."""
     max_length: PositiveInt = 512
     """Longest sequence, in tokens; longer ones are cut at the end."""
-    max_reject_rate: float = Field(default=0.01, ge=0.0, le=1.0)
-    """Share of unusable rows above which the run stops."""
 
 
 class MixedRowsConfig(RowsConfig):
     """Which rows a stage trains on, and how much of each file."""
 
+    against: tuple[str, ...] = ()
+    """Files or folders of evaluation questions; a row that holds one whole stops the run before it trains."""
+    accept: tuple[FatalFinding, ...] = ()
+    """Fatal findings of the audit to train on all the same, by name; each is told as a warning."""
     weights: tuple[PositiveFloat, ...] = ()
     """How much of every epoch each entry of `train` gives, relative to the others; none: every row once."""
 

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from fairlead.config.common import FilesConfig
 from fairlead.config.filters import FiltersConfig
 from fairlead.config.section import Section
 
@@ -43,19 +44,13 @@ class MixConfig(Section):
     """Rows to keep in all; 0 keeps as many as the shares allow."""
 
 
-class RefineConfig(Section):
+class RefineConfig(FilesConfig):
     """From any files to clean and accounted-for training data."""
 
     output: str = "runs/refined"
     """Folder of the run; the stage writes into a folder of its own inside."""
     data: tuple[str, ...] = ()
-    """Files or folders of rows in any layout, or starter datasets."""
-    columns: tuple[str, ...] = ()
-    """OURS=YOURS: the columns of your files by the names of a known layout, such as instruction=question."""
-    encoding: str = ""
-    """Encoding of files that are not UTF-8, such as gb18030 or big5; empty refuses those and names a guess."""
-    max_reject_rate: float = Field(default=0.01, ge=0.0, le=1.0)
-    """Share of rows of a file that may be unreadable before all stops."""
+    """Files or folders of rows in any layout, starter datasets, or a hub's: hf://datasets/OWNER/NAME."""
     filters: FiltersConfig = FiltersConfig()
     """Steps that look at one row at a time."""
     duplicates: DuplicatesConfig = DuplicatesConfig()
@@ -66,18 +61,18 @@ class RefineConfig(Section):
     """Shares of the groups."""
     held_out: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the rows to hold out; prompts that are alike stay on one side."""
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    """Write train and held_out as JSON lines, or as Parquet, which a training can stream."""
     shard_rows: PositiveInt = 20_000
     """Rows that are read, filtered and saved at a time; an interrupted run goes on behind the last of these."""
     seed: int = Field(default=42, ge=0, lt=2**31)
     """Decides which rows are held out or left out by the mix."""
 
     @model_validator(mode="after")
-    def _pairs(self) -> Self:
-        for name, entries in (("columns", self.columns), ("mix.weights", self.mix.weights)):
-            for entry in entries:
-                if not all(entry.rpartition("=")[::2]):
-                    raise ValueError(f"{name} has {entry!r}; write NAME=VALUE")
+    def _weights(self) -> Self:
         for entry in self.mix.weights:
+            if not all(entry.rpartition("=")[::2]):
+                raise ValueError(f"mix.weights has {entry!r}; write GROUP=NUMBER")
             try:
                 weight = float(entry.rpartition("=")[2])
             except ValueError:

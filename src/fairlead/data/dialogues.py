@@ -13,6 +13,7 @@ from fairlead.data.fields import (
     prompt,
     required,
     text,
+    texts,
     with_system,
 )
 from fairlead.records import Message
@@ -161,6 +162,12 @@ def prompt_completion(row: dict[str, Any]) -> Draft:
         return Draft((*prompt(row), *dialogue(completion)))
     answer = as_text(completion, "`completion`").strip().removesuffix("<|endoftext|>").strip()
     return Draft((*prompt(row), _assistant(answer)))
+
+
+def ultrachat(row: dict[str, Any]) -> Draft:
+    """UltraChat (Ding et al. 2023): the user and the assistant in turn."""
+    speakers = (_user, _assistant)
+    return Draft(tuple(speakers[place % 2](said) for place, said in enumerate(texts(row, "data"))))
 
 
 def question_answer(row: dict[str, Any]) -> Draft:

@@ -96,6 +96,23 @@ def _is_tree(row: dict[str, Any]) -> bool:
     return isinstance(row.get("prompt"), dict) and "replies" in row["prompt"]
 
 
+def _is_tree_row(row: dict[str, Any]) -> bool:
+    return "parent_id" in row and _has("message_id", "role", "text")(row)
+
+
+def _is_completions(row: dict[str, Any]) -> bool:
+    return _has("instruction")(row) and _is_list_of(row.get("completions"), "response")
+
+
+def _is_ranks(row: dict[str, Any]) -> bool:
+    return _has("prompt")(row) and _is_list_of(row.get("answers"), "answer", "rank")
+
+
+def _is_list_of_texts(row: dict[str, Any]) -> bool:
+    data = row.get("data")
+    return isinstance(data, list) and len(data) > 1 and all(isinstance(text, str) for text in data)
+
+
 def _is_firefly(row: dict[str, Any]) -> bool:
     return _is_list_of(row.get("conversation"), "human", "assistant")
 
@@ -131,6 +148,10 @@ LAYOUTS = (
         rankings.judged,
     ),
     Layout("openassistant", "preferences", "prompt with replies in a tree", _is_tree, rankings.tree),
+    Layout(
+        "openassistant-rows", "preferences", "message_id, parent_id, role, text", _is_tree_row, rankings.tree,
+        rankings.trees,
+    ),
     Layout("messages-pair", "preferences", "chosen and rejected dialogues", _is_dialogue_pair, rankings.dialogue_pair),
     Layout(
         "sharegpt-pair", "preferences", "conversations, chosen, rejected", _is_conversation_pair,
@@ -144,6 +165,10 @@ LAYOUTS = (
     Layout(
         "graded", "preferences", "prompt, responses, scores", _has("prompt", "responses", "scores"), rankings.graded
     ),
+    Layout(
+        "ultrafeedback", "preferences", "instruction, completions with scores", _is_completions, rankings.completions
+    ),
+    Layout("nectar", "preferences", "prompt, answers with ranks", _is_ranks, rankings.ranks),
     Layout("ranked", "preferences", "prompt, ranked", _has("prompt", "ranked"), rankings.ranked),
     Layout(
         "graded-response", "preferences", "prompt, response, score (or helpfulness)", _is_graded_one,
@@ -158,6 +183,7 @@ LAYOUTS = (
     Layout("moss-text", "conversations", "plain_text", _has("plain_text"), dialogues.moss_text),
     Layout("firefly", "conversations", "conversation of human and assistant", _is_firefly, dialogues.firefly),
     Layout("sharegpt", "conversations", "conversations", _is_sharegpt, dialogues.conversation),
+    Layout("ultrachat", "conversations", "data as a list of texts", _is_list_of_texts, dialogues.ultrachat),
     Layout("messages", "conversations", "messages", _has("messages"), dialogues.conversation),
     Layout("alpaca-ranked", "preferences", "instruction, output as a list", _is_alpaca_ranked, rankings.alpaca_ranked),
     Layout(

@@ -37,6 +37,12 @@ class Loaded(Generic[R]):
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def told(self) -> list[str]:
+        """What there is to tell the user about how the files were read."""
+        told = [f"{Path(path).name}: {note}" for path, notes in self.notes.items() for note in notes]
+        return [*told, *(f"left out: {count} × {reason}" for reason, count in self.left_out.items())]
+
 
 def read_records(
     path: Path | str, columns: Mapping[str, str] | None = None, encoding: str | None = None

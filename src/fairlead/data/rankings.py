@@ -3,11 +3,25 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from fairlead.data.dialogues import alpaca_prompt, conversation, prompt_completion, turns
 from fairlead.data.drafts import BadRowError, Draft, LeftOutError
-from fairlead.data.fields import dialogue, items, message, number, prompt, required, text, texts, transcript, truth
+from fairlead.data.fields import (
+    dialogue,
+    items,
+    message,
+    number,
+    prompt,
+    required,
+    text,
+    texts,
+    transcript,
+    truth,
+    with_system,
+)
+from fairlead.data.streams import Row
 from fairlead.records import Message
 
 
@@ -43,6 +57,33 @@ def graded(row: dict[str, Any]) -> Draft:
     if len(grades) != len(responses) or not grades:
         raise BadRowError(f"there are {len(responses)} responses and {len(grades)} scores")
     return Draft(prompt(row), responses, grades)
+
+
+def completions(row: dict[str, Any]) -> Draft:
+    """UltraFeedback as it was annotated (Cui et al. 2023): the mean of the fine grades, which its own page corrects."""
+    answers = [_object(item, "a completion") for item in items(row, "completions")]
+    key = (
+        "overall_score" if any(answer.get("fine-grained_score") is None for answer in answers) else "fine-grained_score"
+    )
+    grades = tuple(number(required(answer, key), f"`{key}`") for answer in answers)
+    return Draft(with_system(row, (Message("user", text(row, "instruction")),)), _texts_of(answers, "response"), grades)
+
+
+def ranks(row: dict[str, Any]) -> Draft:
+    """Nectar (Zhu et al. 2023): answers with a rank, 1 for the best."""
+    answers = [_object(item, "an answer") for item in items(row, "answers")]
+    grades = tuple(-number(required(answer, "rank"), "`rank`") for answer in answers)
+    return Draft(prompt(row), _texts_of(answers, "answer"), grades)
+
+
+def _object(value: object, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadRowError(f"{name} should be an object and is a {type(value).__name__}")
+    return value
+
+
+def _texts_of(answers: list[dict[str, Any]], key: str) -> tuple[str, ...]:
+    return tuple(text(answer, key) for answer in answers)
 
 
 def graded_one(row: dict[str, Any]) -> Draft:
@@ -133,6 +174,33 @@ def tree(row: dict[str, Any]) -> list[Draft]:
     if not drafts:
         raise LeftOutError("a tree without two ranked replies to one prompt")
     return drafts
+
+
+def trees(rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+    """OpenAssistant's flat rows as trees; those of one tree stand together, a reply anywhere behind its prompt.
+
+    A tree has the line of its first message.
+    """
+    for _, tree in groupby(rows, key=lambda numbered: _tree_of(numbered[1])):
+        found: list[tuple[int, Row]] = []
+        nodes: dict[str, dict[str, Any]] = {}
+        for line, row in tree:
+            if isinstance(row, str):
+                found.append((line, row))
+                continue
+            node = {**row, "replies": []}
+            nodes[str(row.get("message_id"))] = node
+            if row.get("parent_id") is None:
+                found.append((line, {"prompt": node}))
+            elif (parent := nodes.get(str(row["parent_id"]))) is not None:
+                parent["replies"].append(node)
+            else:
+                found.append((line, "the message it replies to is not among the rows of its tree before it"))
+        yield from found
+
+
+def _tree_of(row: Row) -> str | None:
+    return None if isinstance(row, str) else str(row.get("message_tree_id") or row.get("message_id"))
 
 
 def _ranked_replies(root: object) -> Iterator[Draft]:

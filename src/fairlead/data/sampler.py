@@ -9,7 +9,7 @@ import numpy as np
 
 def epoch_order(num_rows: int, *, seed: int, epoch: int) -> list[int]:
     """The rows of one epoch in random order, each once. The same numbers on every machine, whatever torch does."""
-    return _permutation(num_rows, (seed, epoch))
+    return permutation(num_rows, (seed, epoch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def _epoch_of(mixture: Mixture, seed: int, epoch: int) -> list[int]:
     for file, (size, share) in enumerate(zip(mixture.sizes, mixture.shares, strict=True)):
         passes = _stream(
             # 1 + n: a seed sequence takes no notice of zeros at its end, and (seed, file) is another epoch's key
-            lambda n, size=size, file=file: _permutation(size, (seed, file, 1 + n)),
+            lambda n, size=size, file=file: permutation(size, (seed, file, 1 + n)),
             size,
             epoch * share,
             share,
@@ -102,6 +102,7 @@ def _stream(pass_of: Callable[[int], Sequence[int]], size: int, first: int, coun
     return [passes[position // size][position % size] for position in positions]
 
 
-def _permutation(size: int, key: tuple[int, ...]) -> list[int]:
+def permutation(size: int, key: tuple[int, ...]) -> list[int]:
+    """The numbers below `size` in an order that the key decides; zeros at the end of a key make no difference."""
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
     return generator.permutation(size).tolist()

@@ -23,6 +23,7 @@ import orjson
 from fairlead.artifacts.atomic import new_folder, size_text, write_bytes
 from fairlead.artifacts.hashing import sha256_file
 from fairlead.artifacts.manifest import read_manifest
+from fairlead.data.hub import HUB, hub_path
 from fairlead.data.word_problems import word_problems
 from fairlead.errors import ExitCode, UserError
 
@@ -225,8 +226,14 @@ def _inherited_licences(path: Path) -> dict[str, str]:
 
 
 def resolve_paths(names: Sequence[str], cache: Path) -> list[Path]:
-    """Files by path, or starter datasets by name."""
-    return [dataset_path(name, cache) if name in STARTER_DATASETS else Path(name) for name in names]
+    """Files by path, starter datasets by name, or datasets of a hub by address."""
+    return [_resolved(name, cache) for name in names]
+
+
+def _resolved(name: str, cache: Path) -> Path:
+    if name in STARTER_DATASETS:
+        return dataset_path(name, cache)
+    return hub_path(name) if name.startswith(HUB) else Path(name)
 
 
 def missing(cache: Path) -> list[str]:

@@ -80,6 +80,11 @@ def config_in(folder: Path) -> PretrainedConfig:
         ) from error  # fmt: skip
 
 
+def num_embeddings_in(folder: Path) -> int | None:
+    """Rows of the embedding of the model in a folder, None where its configuration does not say."""
+    return getattr(config_in(folder).get_text_config(), "vocab_size", None)
+
+
 def load_causal_lm(folder: Path, *, dtype: torch.dtype, device: torch.device, fast: bool = True) -> Loaded:
     """Weights from a checked folder, all dropout off, with our attention unless the probe says that rows would mix."""
     check_model_folder(folder)

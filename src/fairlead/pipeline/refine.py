@@ -23,6 +23,7 @@ from fairlead.data.filters.pii import masked
 from fairlead.data.filters.steps import steps_of
 from fairlead.data.language import is_chinese
 from fairlead.data.load import check_rejections, read_records
+from fairlead.data.parquet_rows import parquet_pieces
 from fairlead.data.refine.decide import STEPS, Decisions, decide
 from fairlead.data.refine.shards import READING, Reader, Shard, loss, write_shards
 from fairlead.data.sources import expand
@@ -43,7 +44,7 @@ WORK = "work"
 
 
 def refine(config: RefineConfig) -> Path:
-    """Run or resume the stage; returns its folder, a dataset artifact: train.jsonl, held_out.jsonl, dropped.jsonl."""
+    """Run or resume the stage; returns its folder, a dataset artifact: train, held_out and dropped rows."""
     runtime = start(RuntimeConfig(seed=config.seed, device="cpu"))
     folder = stage_folder(Path(config.output), "refine")
     sources = _sources(config)
@@ -87,10 +88,9 @@ def _filtered(
     config: RefineConfig, sources: dict[str, list[Path]], work: Path, runtime: Runtime, interrupts: Interrupts
 ) -> list[Shard]:
     """All rows read and filtered, a shard at a time."""
-    columns = {entry.partition("=")[0]: entry.partition("=")[2] for entry in config.columns}
 
     def opened(path: Path) -> Iterator[Record | Rejection]:
-        rows = read_records(path, columns=columns, encoding=config.encoding or None)
+        rows = read_records(path, columns=config.reading["columns"], encoding=config.reading["encoding"])
         for note in rows.notes:
             runtime.say(f"refine: {path}: {note}")
         yield from rows
@@ -146,14 +146,23 @@ def language_of(record: Record) -> str:
 def _write(folder: Path, shards: Sequence[Shard], decisions: Decisions, config: RefineConfig) -> RefineSummary:
     """The rows that stay and the account of the others; returns what is told of them."""
     reader = Reader(shards)
-    write_pieces(folder / "train.jsonl", _lines(shards, decisions.kept & ~decisions.held_out))
+    _write_rows(folder / "train", shards, decisions.kept & ~decisions.held_out, config.format)
     if config.held_out:
-        write_pieces(folder / "held_out.jsonl", _lines(shards, decisions.held_out))
+        _write_rows(folder / "held_out", shards, decisions.held_out, config.format)
     examples: dict[str, list[dict[str, str]]] = {}
     write_pieces(folder / "dropped.jsonl", _account(shards, decisions, reader, examples))
     if config.contamination.against:
         write_pieces(folder / "contamination.jsonl", _hits(decisions, reader))
     return _summary(folder, shards, decisions, examples)
+
+
+def _write_rows(path: Path, shards: Sequence[Shard], chosen: Any, form: str) -> None:
+    lines = partial(_lines, shards, chosen)
+    if form == "jsonl":
+        write_pieces(path.with_suffix(".jsonl"), lines())
+    else:
+        columns = {name for line in lines() for name in orjson.loads(line)}
+        write_pieces(path.with_suffix(".parquet"), parquet_pieces(lines(), columns))
 
 
 def _lines(shards: Sequence[Shard], chosen: Any) -> Iterator[bytes]:
@@ -219,7 +228,9 @@ def _summary(
             name: int((kept & (decisions.group == number)).sum()) for number, name in enumerate(decisions.groups)
         },
         num_contaminated=len({hit.index for hit in decisions.hits}),
-        digests={path.name: sha256_file(path) for path in sorted(folder.glob("*.jsonl"))},
+        digests={
+            path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.suffix in (".jsonl", ".parquet")
+        },
     )  # fmt: skip
 
 

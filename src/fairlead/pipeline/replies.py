@@ -100,8 +100,10 @@ def _prompts(config: RepliesConfig, name: str, digests: dict[str, str], runtime:
     for part, files in {"train": data.train, "held_out": data.held_out}.items():
         rejects = rejects_path(config.output, name, runtime) if part == "train" else None
         paths = resolve_paths(files, cache_folder())
-        loaded = read(paths, rejects=rejects, max_reject_rate=data.max_reject_rate)
+        loaded = read(paths, rejects=rejects, **data.reading)
         digests |= loaded.digests
+        for note in loaded.told:
+            runtime.say(f"{name}: {note}")
         if files:
             found[part] = [
                 Prompt(r.prompt, r.source, r.messages[-1].content) if isinstance(r, Conversation) else r

@@ -35,7 +35,7 @@ from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.policy import finish_policy, policy_alone, policy_flops, response_logprobs
 from fairlead.train.reference import computed_once, logprobs_when_first_seen
-from fairlead.train.rows import Rows, load_preferences, policy_source, rejects_path, template_of
+from fairlead.train.rows import Rows, encoder_of, load_preferences, policy_source, rejects_path
 from fairlead.train.stage import Stage, open_stage
 
 
@@ -46,7 +46,7 @@ def train_dpo(config: DpoConfig, *, name: str = "dpo") -> Path:
     source = policy_source(config.model, config.data.max_length)
     rejects = rejects_path(config.output, name, runtime)
     rows = load_preferences(
-        config.data, template_of(source), end_token=config.add_end_token, rejects=rejects, seed=runtime.seed
+        config.data, encoder_of(source), end_token=config.add_end_token, rejects=rejects, seed=runtime.seed
     )
     stage = open_stage(name, config, runtime, parents={"model": source}, data_digests=rows.digests)
     if stage.unchanged_and_finished():

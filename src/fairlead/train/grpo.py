@@ -60,7 +60,7 @@ from fairlead.train.memory import fitted
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.phases import Phases
 from fairlead.train.policy import finish_policy
-from fairlead.train.rows import Rows, load_tasks, policy_source, rejects_path, template_of
+from fairlead.train.rows import Rows, encoder_of, load_tasks, policy_source, rejects_path
 from fairlead.train.stage import open_stage
 
 
@@ -72,8 +72,8 @@ def train_grpo(config: GrpoConfig) -> Path:
     reward_source = _reward_of(config)
     limits = {"answer_pattern": config.answer_pattern, "max_response_tokens": config.sampling.max_new_tokens}
     rules, probes = load_rules(config.reward_terms, **limits), load_rules(config.probe_terms, **limits)
-    template = template_of(source)
-    rows = load_tasks(config.data, template, rejects=rejects_path(config.output, "grpo", runtime), seed=runtime.seed)
+    encoder = encoder_of(source)
+    rows = load_tasks(config.data, encoder, rejects=rejects_path(config.output, "grpo", runtime), seed=runtime.seed)
     require_context(source, max(len(task.input_ids) for task in rows.train) + config.sampling.max_new_tokens)
     parents = {"model": source} | ({"reward": reward_source} if reward_source else {})
     stage = open_stage(
@@ -83,7 +83,7 @@ def train_grpo(config: GrpoConfig) -> Path:
         return stage.folder
     with stage.opened():
         scaled = config.model_copy(update={"optim": stage.optim})
-        learner = _Learner(scaled, runtime, source, reward_source, template, rules, probes)
+        learner = _Learner(scaled, runtime, source, reward_source, encoder.template, rules, probes)
         rehearse_save(stage.folder, learner.roles, "policy", source.base, runtime)
         stage.introduce([*rows.notes, *config.kl.notes, *learner.roles.notes])
         state = stage.resume()
@@ -97,7 +97,7 @@ def train_grpo(config: GrpoConfig) -> Path:
             metrics = learner.learn(rollout, iteration) | drawn
             tokens = int(rollout.response_mask.sum()) + sum(map(len, rollout.prompts))
             learner.numbers["tokens"] += tokens
-            show_episodes(stage, rollout, template, iteration + 1, range(min(2, len(rollout.prompts))))
+            show_episodes(stage, rollout, encoder.template, iteration + 1, range(min(2, len(rollout.prompts))))
             clock = learner.phases.taken()
             stage.record(iteration + 1, metrics, tokens=tokens, rows=len(rollout.prompts), **clock)
             with learner.phases("save"):

@@ -31,7 +31,7 @@ from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.policy import finish_policy, policy_alone, policy_flops, response_logprobs
 from fairlead.train.reference import computed_once, logprobs_when_first_seen, step_logprobs
-from fairlead.train.rows import Rows, load_judgements, policy_source, rejects_path, template_of
+from fairlead.train.rows import Rows, encoder_of, load_judgements, policy_source, rejects_path
 from fairlead.train.stage import Stage, open_stage
 
 ADVISED_RATIO = (1.0, 4 / 3)
@@ -45,7 +45,7 @@ def train_kto(config: KtoConfig, *, name: str = "kto") -> Path:
     source = policy_source(config.model, config.data.max_length)
     rejects = rejects_path(config.output, name, runtime)
     rows = load_judgements(
-        config.data, template_of(source), end_token=config.add_end_token, rejects=rejects, seed=runtime.seed
+        config.data, encoder_of(source), end_token=config.add_end_token, rejects=rejects, seed=runtime.seed
     )
     mismatched = mismatched_examples([row.response for row in rows.train], config.data.max_length)
     stage = open_stage(name, config, runtime, parents={"model": source}, data_digests=rows.digests)

@@ -54,12 +54,12 @@ from fairlead.train.memory import fitted
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.phases import Phases
 from fairlead.train.rows import (
+    encoder_of,
     load_conversations,
     load_tasks,
     padding_token,
     policy_source,
     rejects_path,
-    template_of,
 )
 from fairlead.train.stage import Stage, open_stage
 
@@ -70,10 +70,10 @@ def train_ppo(config: PpoConfig) -> Path:
     runtime = start(config.runtime)
     source = policy_source(config.model, config.sampling.max_new_tokens)
     reward_source = reward_of(config)
-    template = template_of(source)
+    encoder = encoder_of(source)
     parents = {"model": source, "reward": reward_source}
     rejects = rejects_path(config.output, "ppo", runtime)
-    tasks = load_tasks(config.data, template, rejects=rejects, seed=runtime.seed)
+    tasks = load_tasks(config.data, encoder, rejects=rejects, seed=runtime.seed)
     require_context(source, max(len(task.input_ids) for task in tasks.train) + config.sampling.max_new_tokens)
     probes = load_rules(
         config.probe_terms, answer_pattern=config.answer_pattern, max_response_tokens=config.sampling.max_new_tokens
@@ -83,9 +83,9 @@ def train_ppo(config: PpoConfig) -> Path:
     if config.ptx_coef > 0:
         ptx_data = DataConfig(
             train=config.ptx_data, held_out_rows=0, max_length=config.data.max_length,
-            max_reject_rate=config.data.max_reject_rate,
+            max_reject_rate=config.data.max_reject_rate, against=config.data.against, accept=config.data.accept,
         )  # fmt: skip
-        ptx = load_conversations(ptx_data, template, rejects=None, seed=runtime.seed)
+        ptx = load_conversations(ptx_data, encoder, rejects=None, seed=runtime.seed)
         ptx_rows, digests = ptx.train, digests | ptx.digests
     stage = open_stage("ppo", config, runtime, parents=parents, data_digests=digests)
     if stage.unchanged_and_finished():
@@ -93,7 +93,7 @@ def train_ppo(config: PpoConfig) -> Path:
     with stage.opened():
         rates = {"optim": stage.optim, "critic_lr": config.critic_lr * stage.step_scale}
         learner = _Learner(
-            config.model_copy(update=rates), runtime, source, reward_source, template, probes, ptx_rows
+            config.model_copy(update=rates), runtime, source, reward_source, encoder.template, probes, ptx_rows
         )  # fmt: skip
         for role, parent in (("policy", source), ("critic", reward_source)):
             rehearse_save(stage.folder, learner.roles, role, parent.base, runtime)
@@ -112,11 +112,11 @@ def train_ppo(config: PpoConfig) -> Path:
             learner.adapt_kl(metrics["kl_mean"], len(picked))
             tokens = int(rollout.response_mask.sum()) + sum(map(len, rollout.prompts))
             learner.numbers["tokens"] += tokens
-            show_episodes(stage, rollout, template, iteration + 1, range(min(2, len(picked))))
+            show_episodes(stage, rollout, encoder.template, iteration + 1, range(min(2, len(picked))))
             stage.record(iteration + 1, metrics, tokens=tokens, rows=len(picked), **learner.phases.taken())
             with learner.phases("save"):
                 stage.maybe_save(iteration + 1, config.num_iterations, learner.state)
-        return _finish(stage, learner, padding_token(template))
+        return _finish(stage, learner, padding_token(encoder.template))
 
 
 def reward_of(config: PpoConfig) -> Source:

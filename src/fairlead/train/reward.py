@@ -39,7 +39,7 @@ from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.limits import number_of_steps
 from fairlead.train.memory import fitted
 from fairlead.train.optimizer import Optimizer
-from fairlead.train.rows import load_ranked, padding_token, policy_source, rejects_path, template_of
+from fairlead.train.rows import encoder_of, load_ranked, padding_token, policy_source, rejects_path
 from fairlead.train.stage import Stage, open_stage
 
 ALL_HELD_OUT = "held-out pairs"
@@ -51,12 +51,12 @@ def train_reward(config: RewardConfig) -> Path:
     """Run or resume the stage; returns its folder, a reward artifact: adapter (or weights) plus `score`."""
     runtime = start(config.runtime)
     source = policy_source(config.model, config.data.max_length)
-    template = template_of(source)
+    encoder = encoder_of(source)
     parents = {"model": source}
     rejects = rejects_path(config.output, "reward", runtime)
     end_token = config.score_at == "end_token"
     rows = load_ranked(
-        config.data, template, end_token=end_token, graded=config.needs_grades, paired=config.loss != "regression",
+        config.data, encoder, end_token=end_token, graded=config.needs_grades, paired=config.loss != "regression",
         rejects=rejects, seed=runtime.seed,
     )  # fmt: skip
     stage = open_stage("reward", config, runtime, parents=parents, data_digests=rows.digests)
@@ -102,7 +102,7 @@ def train_reward(config: RewardConfig) -> Path:
         sizes |= {"tokens": numbers["tokens"], "steps": num_steps}
         summary = StageSummary("reward", "reward", model=stage.folder.name, parent=source.name, sizes=sizes)
         evaluation = Evaluation(summary, preferences=judged.preferences, grades=judged.grades)
-        facts |= {"score_at": config.score_at, "pad_token_id": padding_token(template)}
+        facts |= {"score_at": config.score_at, "pad_token_id": padding_token(encoder.template)}
         return _finish(stage, roles, source, evaluation, facts)
 
 

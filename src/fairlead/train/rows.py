@@ -9,6 +9,9 @@ from fairlead.artifacts.manifest import require_kind
 from fairlead.artifacts.stages import is_taken, stage_folder
 from fairlead.config.common import DataConfig, ModelConfig
 from fairlead.config.online import PromptsConfig
+from fairlead.data.audit.fatal import fatal_findings, refuse_fatal
+from fairlead.data.audit.model_facts import ModelFacts, facts_of
+from fairlead.data.benchmark_items import read_benchmarks
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import (
     Example,
@@ -38,7 +41,7 @@ from fairlead.data.split import split_by_prompt, without_prompts_of
 from fairlead.data.starter import resolve_paths
 from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.summary import CHINESE_REPLIES, ENGLISH_REPLIES
-from fairlead.models.loading import require_context, tokenizer_in
+from fairlead.models.loading import num_embeddings_in, require_context, tokenizer_in
 from fairlead.models.sources import Source, resolve
 from fairlead.records import Conversation, Judgement, Preference, Prompt, Rejection
 from fairlead.runtime.environment import cache_folder
@@ -56,6 +59,21 @@ class Rows(Generic[E]):
     held_out: dict[str, list[E]]
     digests: dict[str, str]
     notes: list[str]  # for the user: layouts guessed, rows set aside, rows held out
+
+
+@dataclass(frozen=True)
+class RowEncoder:
+    """What makes tokens of rows for one model, and what that model takes."""
+
+    template: ChatTemplate
+    facts: ModelFacts
+
+
+def encoder_of(source: Source) -> RowEncoder:
+    """That of the model's own tokenizer and embedding."""
+    folder = source.base.folder
+    tokenizer = tokenizer_in(folder)
+    return RowEncoder(ChatTemplate(tokenizer), facts_of(source.name, tokenizer, num_embeddings_in(folder)))
 
 
 def template_of(source: Source) -> ChatTemplate:
@@ -83,43 +101,40 @@ def padding_token(template: ChatTemplate) -> int | None:
     return next((i for i in template.special_token_ids if i not in template.end_token_ids), None)
 
 
-def load_conversations(data: DataConfig, template: ChatTemplate, *, rejects: Path | None, seed: int) -> Rows[Example]:
+def load_conversations(data: DataConfig, encoder: RowEncoder, *, rejects: Path | None, seed: int) -> Rows[Example]:
     """Conversations with every assistant turn trained."""
 
     def encode(records: Sequence[Conversation]) -> tuple[list[Example], list[Rejection]]:
-        return conversation_examples(records, template, data.max_length)
+        return conversation_examples(records, encoder.template, data.max_length)
 
-    rows = _load(data, read_conversations, encode, lambda record: record.messages[-1].content, rejects, seed)
-    if not template.ends_turns:
-        rows.notes.append("warning: this chat template writes no end token after an answer: nothing teaches to stop")
-    return rows
+    return _load(data, encoder, read_conversations, encode, _last_words, rejects, seed)
 
 
 def load_preferences(
-    data: DataConfig, template: ChatTemplate, *, end_token: bool, rejects: Path | None, seed: int
+    data: DataConfig, encoder: RowEncoder, *, end_token: bool, rejects: Path | None, seed: int
 ) -> Rows[PairExample]:
     """Preference pairs with the response tokens trained."""
 
     def encode(records: Sequence[Preference]) -> tuple[list[PairExample], list[Rejection]]:
-        return preference_examples(records, template, data.max_length, end_token=end_token)
+        return preference_examples(records, encoder.template, data.max_length, end_token=end_token)
 
-    return _load(data, read_preferences, encode, lambda record: record.chosen, rejects, seed)
+    return _load(data, encoder, read_preferences, encode, lambda record: record.chosen, rejects, seed)
 
 
 def load_judgements(
-    data: DataConfig, template: ChatTemplate, *, end_token: bool, rejects: Path | None, seed: int
+    data: DataConfig, encoder: RowEncoder, *, end_token: bool, rejects: Path | None, seed: int
 ) -> Rows[JudgedExample]:
     """Responses, each desirable or not, with the response tokens trained."""
 
     def encode(records: Sequence[Judgement]) -> tuple[list[JudgedExample], list[Rejection]]:
-        return judged_examples(records, template, data.max_length, end_token=end_token)
+        return judged_examples(records, encoder.template, data.max_length, end_token=end_token)
 
-    return _load(data, read_judgements, encode, lambda record: record.responses[0], rejects, seed)
+    return _load(data, encoder, read_judgements, encode, lambda record: record.responses[0], rejects, seed)
 
 
 def load_ranked(
     data: DataConfig,
-    template: ChatTemplate,
+    encoder: RowEncoder,
     *,
     end_token: bool,
     graded: bool,
@@ -131,23 +146,28 @@ def load_ranked(
 
     def encode(records: Sequence[Preference]) -> tuple[list[RankedExample], list[Rejection]]:
         wanted = {"end_token": end_token, "graded": graded, "paired": paired}
-        return ranked_examples(records, template, data.max_length, **wanted)
+        return ranked_examples(records, encoder.template, data.max_length, **wanted)
 
-    return _load(data, read_preferences, encode, lambda record: record.chosen, rejects, seed)
+    return _load(data, encoder, read_preferences, encode, lambda record: record.chosen, rejects, seed)
 
 
-def load_tasks(data: PromptsConfig, template: ChatTemplate, *, rejects: Path | None, seed: int) -> Rows[Task]:
+def load_tasks(data: PromptsConfig, encoder: RowEncoder, *, rejects: Path | None, seed: int) -> Rows[Task]:
     """Prompts with their reference answers, from rows of any layout; none is held out."""
 
     def encode(records: Sequence[Prompt]) -> tuple[list[Task], list[Rejection]]:
-        return task_examples(records, template, data.max_length, cut_long=data.long_prompts == "cut")
+        return task_examples(records, encoder.template, data.max_length, cut_long=data.long_prompts == "cut")
 
     all_of_them = DataConfig(**data.model_dump(exclude={"long_prompts"}), held_out_rows=0)
-    return _load(all_of_them, read_prompts, encode, lambda record: record.messages[-1].content, rejects, seed)
+    return _load(all_of_them, encoder, read_prompts, encode, _last_words, rejects, seed)
+
+
+def _last_words(record: Conversation | Prompt) -> str:
+    return record.messages[-1].content
 
 
 def _load(
     data: DataConfig,
+    encoder: RowEncoder,
     read: Callable[..., Loaded],
     encode: Callable[[Sequence], tuple[list[E], list[Rejection]]],
     response_of: Callable[..., str],
@@ -156,7 +176,7 @@ def _load(
 ) -> Rows[E]:
     if not data.train:
         raise UserError("no training rows were named", where="data.train", fix="--data FILE")
-    loaded = read(resolve_paths(data.train, cache_folder()), rejects=rejects, max_reject_rate=data.max_reject_rate)
+    loaded = read(resolve_paths(data.train, cache_folder()), rejects=rejects, **data.reading)
     records, held_out, digests, notes = _apart(data, loaded, read, seed)
     encoded = [encode(group) for group in _by_entry(data, records)]
     train = [example for examples, _ in encoded for example in examples]
@@ -177,9 +197,19 @@ def _load(
         )  # fmt: skip
     mixture = _mixture(data, [len(examples) for examples, _ in encoded], notes)
     check_rejections(unusable, len(records) + len(held_out), max_reject_rate=data.max_reject_rate, rejects=rejects)
+    notes += _audited(records, encoder, data, seed)
     held = sum(map(len, groups.values()))
     notes.append(f"{len(train)} rows to train on, {held} held out, {len(loaded.rejections) + len(unusable)} set aside")
     return Rows(train, mixture, groups, digests, notes)
+
+
+def _audited(records: Sequence[Any], encoder: RowEncoder, data: DataConfig, seed: int) -> list[str]:
+    """Refuse what `fairlead data audit` calls fatal; warnings where that was accepted."""
+    items = read_benchmarks(resolve_paths(data.against, cache_folder())) if data.against else []
+    findings = fatal_findings(
+        records, encoder.template, encoder.facts, items=items, max_length=data.max_length, seed=seed
+    )
+    return refuse_fatal(findings, accepted=data.accept)
 
 
 def _by_entry(data: DataConfig, records: Sequence[Any]) -> list[list[Any]]:
@@ -209,8 +239,8 @@ def _apart(
 ) -> tuple[list, list, dict[str, str], list[str]]:
     """Records to train on and to hold out, so that no prompt is among both; digests of the files; notes."""
     records = loaded.records[: data.max_rows] if data.max_rows else loaded.records
-    notes = [f"{path}: {layout}" for path, layout in loaded.layouts.items()]
-    files = read(resolve_paths(data.held_out, cache_folder()), max_reject_rate=data.max_reject_rate)
+    notes = [f"{path}: {layout}" for path, layout in loaded.layouts.items()] + loaded.told
+    files = read(resolve_paths(data.held_out, cache_folder()), **data.reading)
     known = without_prompts_of(records, files.records)
     if records and not known:
         raise UserError(

@@ -23,7 +23,7 @@ from fairlead.train.health import restarted_after_roll_back
 from fairlead.train.limits import number_of_steps
 from fairlead.train.optimizer import Optimizer
 from fairlead.train.policy import finish_policy, policy_alone, policy_flops
-from fairlead.train.rows import load_conversations, policy_source, rejects_path, template_of
+from fairlead.train.rows import encoder_of, load_conversations, policy_source, rejects_path
 from fairlead.train.stage import open_stage
 
 
@@ -33,7 +33,7 @@ def train_sft(config: SftConfig, *, name: str = "sft") -> Path:
     runtime = start(config.runtime)
     source = policy_source(config.model, config.data.max_length)
     rejects = rejects_path(config.output, name, runtime)
-    rows = load_conversations(config.data, template_of(source), rejects=rejects, seed=runtime.seed)
+    rows = load_conversations(config.data, encoder_of(source), rejects=rejects, seed=runtime.seed)
     stage = open_stage(name, config, runtime, parents={"model": source}, data_digests=rows.digests)
     if stage.unchanged_and_finished():
         return stage.folder

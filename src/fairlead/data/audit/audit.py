@@ -18,7 +18,7 @@ from fairlead.data.audit.token_checks import ids_beyond_embedding, lengths
 from fairlead.data.benchmark_items import BenchmarkItem, read_benchmarks
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.layouts import Kind
-from fairlead.data.load import Loaded, read_all
+from fairlead.data.load import read_all
 from fairlead.errors import UserError
 from fairlead.records import Document, Preference, Record, Rejection
 
@@ -85,7 +85,7 @@ def audit_file(
     rows = [row for row in tokens.rows if row.record in sampled]
     return Audit(
         str(path), kind, tuple(dict.fromkeys(loaded.layouts.values())), facts.name, tokens.template, loaded.num_rows,
-        len(drawn), max_length, seed, tuple(findings), _notes(loaded), (*tokens.not_checked, *_not_checked(items)),
+        len(drawn), max_length, seed, tuple(findings), tuple(loaded.told), (*tokens.not_checked, *_not_checked(items)),
         sample_rows(rows, tokenizer, max_length=max_length), tuple(drawn[place] for place in sampled),
     )  # fmt: skip
 
@@ -167,9 +167,3 @@ def _unusable_template(refusal: UserError, path: str, total: int) -> Finding:
 
 def _not_checked(items: Sequence[BenchmarkItem]) -> tuple[str, ...]:
     return () if items else ("Contamination: name evaluation files with --against.",)
-
-
-def _notes(loaded: Loaded[Any]) -> tuple[str, ...]:
-    """What there is to tell about how the files were read."""
-    told = [f"{Path(path).name}: {note}" for path, notes in loaded.notes.items() for note in notes]
-    return *told, *(f"left out: {count} × {reason}" for reason, count in loaded.left_out.items())

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from fairlead.artifacts.atomic import write_bytes
+from fairlead.artifacts.atomic import write_bytes, write_pieces
 from fairlead.data.filters.steps import Dropped, Step
 from fairlead.data.rows import from_row, to_row
 from fairlead.data.views import whole_text
@@ -68,7 +68,7 @@ def write_shards(
             if shard is None:
                 if rows is None:
                     rows = islice(open_rows(), number * shard_rows, None)
-                shard = _write(path, source, list(islice(rows, shard_rows)), steps, show)
+                shard = _write(path, source, islice(rows, shard_rows), steps, show)
                 after_shard(shard)
             shards.append(shard)
             number += 1
@@ -111,23 +111,30 @@ def loss(step: str, reason: str, source: str, text: str = "") -> dict[str, str]:
 
 
 def _write(
-    path: Path, source: str, rows: Sequence[Record | Rejection], steps: dict[str, Step], show: Callable[[str], str]
+    path: Path, source: str, rows: Iterator[Record | Rejection], steps: dict[str, Step], show: Callable[[str], str]
 ) -> Shard:
-    kept: list[bytes] = []
+    """One shard; no more than a row and the accounts of the dropped are held."""
     losses: list[dict[str, str]] = []
     changed = dict.fromkeys(steps, 0)
-    for row in rows:
-        outcome = _filtered(row, steps, changed, show)
-        if isinstance(outcome, dict):
-            losses.append(outcome)
-        else:
-            kept.append(orjson.dumps(to_row(outcome), option=orjson.OPT_APPEND_NEWLINE))
+    num_kept = 0
+
+    def kept() -> Iterator[bytes]:
+        nonlocal num_kept
+        for row in rows:
+            outcome = _filtered(row, steps, changed, show)
+            if isinstance(outcome, dict):
+                losses.append(outcome)
+            else:
+                num_kept += 1
+                yield orjson.dumps(to_row(outcome), option=orjson.OPT_APPEND_NEWLINE)
+
+    write_pieces(path.with_suffix(".jsonl"), kept())
     dropped = {step: sum(one["step"] == step for one in losses) for step in (READING, *steps)}
-    write_bytes(path.with_suffix(".jsonl"), b"".join(kept))
     lines = (orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in losses)
-    write_bytes(path.with_suffix(".dropped.jsonl"), b"".join(lines))
+    write_pieces(path.with_suffix(".dropped.jsonl"), lines)
     account = {
-        "source": source, "rows_in": len(rows), "rows_out": len(kept), "dropped": dropped, "changed": changed,
+        "source": source, "rows_in": num_kept + len(losses), "rows_out": num_kept, "dropped": dropped,
+        "changed": changed,
     }  # fmt: skip
     write_bytes(path.with_suffix(".json"), orjson.dumps(account))
     return Shard(path, **account)
