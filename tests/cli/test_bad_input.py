@@ -361,7 +361,8 @@ def test_tokenizer_and_embedding_disagree(here, folder):
     tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": 320, "content": "<pad>"})
     (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
     lines = failure(fairlead("sft", "--data", "rows.jsonl", "--model", "tall", cwd=here, **ALONE), BAD_DATA)
-    assert "tall: the tokenizer knows tokens that the embedding has no row for; got token id 320" in lines[0]
+    assert "tall: ids-beyond-embedding: No row has such an id, but the tokenizer knows ids up to 320" in lines[0]
+    assert "got highest id 320; token id 320" in lines[0]
     assert "want ids below 320" in lines[0]
 
 

@@ -2,12 +2,17 @@
 
 import json
 import random
+from itertools import islice
 
 import pytest
 
+from fairlead.artifacts.hashing import sha256_file
+from fairlead.artifacts.manifest import read_manifest
 from fairlead.config.document import options
 from fairlead.config.parse import load
 from fairlead.config.refine import RefineConfig
+from fairlead.data.load import read_conversations
+from fairlead.data.row_stream import RowStream
 from fairlead.errors import UserError
 from fairlead.pipeline.refine import refine
 
@@ -31,7 +36,7 @@ ELSEWHERE = {
     "output": "every test", "data": "every test",
     "columns": "test_own_columns_are_named_by_an_option in test_refine.py",
     "encoding": "test_an_encoding_is_read", "max_reject_rate": "test_unreadable_rows_stop_it_above_the_limit",
-    "shard_rows": "test_shards_are_as_long_as_asked_for",
+    "shard_rows": "test_shards_are_as_long_as_asked_for", "format": "test_columns_hold_the_same_rows",
 }  # fmt: skip
 
 
@@ -98,3 +103,19 @@ def test_unreadable_rows_stop_it_above_the_limit(here):
 def test_shards_are_as_long_as_asked_for(here, capsys):
     came_out("run", "shard_rows=10")
     assert "a.jsonl: 10 rows read" in capsys.readouterr().err
+
+
+def test_columns_hold_the_same_rows(here):
+    options = ["data=[a.jsonl,b.jsonl]", "held_out=0.3", "seed=3"]
+    lines = refine(load(RefineConfig, None, ["output=lines", *options]))
+    columns = refine(load(RefineConfig, None, ["output=columns", *options, "format=parquet"]))
+    for part in ("train", "held_out"):
+        wanted = [json.loads(line) for line in (lines / f"{part}.jsonl").read_text().splitlines()]
+        stream = RowStream([columns / f"{part}.parquet"], seed=0)
+        (found,) = islice(stream.steps(stream.num_rows), 1)
+        assert sorted(found, key=lambda row: row["source"]) == sorted(wanted, key=lambda row: row["source"])
+        assert {path.name for path in columns.glob(f"{part}*")} == {f"{part}.parquet"}
+    read = [(columns if kind else lines) / f"train.{kind or 'jsonl'}" for kind in ("", "parquet")]
+    assert len(read_conversations([read[0]]).records) == len(read_conversations([read[1]]).records) > 0
+    told = read_manifest(columns).facts["refined"]["digests"]
+    assert told["train.parquet"] == sha256_file(columns / "train.parquet")

@@ -25,7 +25,9 @@ def ids_beyond_embedding(rows: Sequence[AuditedRow], decode: Decode, facts: Mode
             f"No row has such an id, but the tokenizer knows ids up to {facts.highest_token_id} and the embedding has "
             f"{limit} rows: the model will not be loaded."
         )
-        return Finding("ids-beyond-embedding", "fatal", f"highest id {facts.highest_token_id}", sentence, fix)
+        highest = facts.highest_token_id
+        shown = (Shown(facts.name, f"token id {highest}", f"ids below {limit}"),)
+        return Finding("ids-beyond-embedding", "fatal", f"highest id {highest}", sentence, fix, shown)
     return none_wanted(
         "ids-beyond-embedding", found, len(rows), noun="sequences", verdict="fatal", fix=fix,
         well=f"Every token id is below {limit}, the rows of the embedding.",
