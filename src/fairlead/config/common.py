@@ -54,7 +54,7 @@ class FilesConfig(Section):
     @classmethod
     def _pairs(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         for entry in entries:
-            if not all(entry.rpartition("=")[::2]):
+            if not all(entry.partition("=")[::2]):
                 raise ValueError(f"{entry!r} is no pair; write OURS=YOURS")
         return entries
 

@@ -2,8 +2,9 @@
 
 The files are a sequence of blocks: row groups of Parquet, record batches of Arrow. In each epoch the blocks come in an
 order drawn by seed and epoch and are cut into windows of `window_rows` rows or a little more; the rows of a window are
-drawn among each other. Two windows are held at a time, one of them read ahead. The order hangs on the files, the seed
-and `window_rows` alone: a step takes the same rows under any number of ranks, and its number says where to go on.
+drawn among each other. Two windows are held at a time, one of them read ahead; a block larger than a window is one. The
+order hangs on the files, the seed and `window_rows` alone: a step takes the same rows under any number of ranks, and
+its number says where to go on.
 """
 
 import hashlib
@@ -171,12 +172,16 @@ def _blocks(path: Path) -> list[Block]:
     return [Block(path, index, count) for index, count in enumerate(counts) if count]
 
 
-@lru_cache(maxsize=8)
 def _arrow(path: Path) -> Any:
     """The batches of a file, by index: of the file format as they are asked for, of the stream format all at once.
 
     Both are mapped from disk, so that what is not compressed takes no memory.
     """
+    return _mapped(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _mapped(path: Path, _changed: int) -> Any:
     mapped = pa.memory_map(str(path))
     if mapped.read(len(_FILE_MAGIC)) == _FILE_MAGIC:
         return pa.ipc.open_file(mapped)
