@@ -39,7 +39,7 @@ def only_read(monkeypatch):
         load(JourneyConfig, ROOT / "recipes" / "demo.yaml", overrides)
         raise ReadToTheEndError
 
-    for name in ("check_stage", "check_eval", "check_chat", "check_journey"):
+    for name in ("check_stage", "check_grow", "check_eval", "check_chat", "check_journey"):
         monkeypatch.setattr(f"fairlead.cli.preflight.{name}", stop)
     monkeypatch.setattr("fairlead.pipeline.demo.run_demo", read_demo)
 
@@ -69,7 +69,8 @@ def test_command_is_taken(page, words, only_read, tmp_path, monkeypatch):
         if word.endswith(".yaml"):
             (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / word).write_text("sft: {}\nppo: {model: {name: '@sft'}}\n")
-    if not arguments or arguments[0] in ("fetch", "doctor", "runs", "export", "clean", "data"):
+    is_read = arguments[:2] != ["data", "grow"]
+    if not arguments or (arguments[0] in ("fetch", "doctor", "runs", "export", "clean", "data") and is_read):
         build_app().parse_args(arguments, exit_on_error=False, print_error=False)
         return
     with pytest.raises((ReadToTheEndError, SystemExit)) as stopped:

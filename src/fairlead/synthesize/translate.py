@@ -22,7 +22,7 @@ STEP = "translate"
 _VERBATIM = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]+`"  # code
     r"|\{\{[^{}\n]{1,60}\}\}|\{[^{}\n]{0,60}\}|\[[A-Z][A-Z_]+\]|<[A-Za-z_/][^<>\n]{0,60}>|%[sdif]\b"  # placeholders
-    r"|https?://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]+",
+    r"|https?://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]*[A-Za-z0-9/#=&_-]",
     re.DOTALL,
 )
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?!\d|st\b|nd\b|rd\b|th\b)")
