@@ -9,7 +9,7 @@ from fairlead.config.common import SamplingConfig
 from fairlead.config.grow import AuthorConfig
 from fairlead.errors import ExitCode, UserError
 from fairlead.records import Conversation, Message, Prompt
-from fairlead.synthesize.author import CUT, SEEDS_APART, Author, Grown, Request, answered, ask_endpoint
+from fairlead.synthesize.author import CUT, SEEDS_APART, Author, EndpointAsker, Grown, Request, answered
 from fairlead.synthesize.endpoint import Answer
 from fake_author import fake_author
 
@@ -84,7 +84,7 @@ def test_what_came_before_a_failure_is_kept(opened):
 
 def ask(url, *, sampling=SAMPLING, api_key="", count=3, **options):
     config = AuthorConfig(url=url, model="wise", **{"num_retries": 0, "num_at_once": 2} | options)
-    return [answer for (answer,) in ask_endpoint(config, api_key)([[one] for one in requests(count)], sampling)]
+    return [answer for (answer,) in EndpointAsker(config, api_key).ask([[one] for one in requests(count)], sampling)]
 
 
 def test_what_an_endpoint_is_told():
@@ -115,6 +115,34 @@ def test_options_of_sampling_are_sent_where_they_are_set(option, value, sent):
 def test_an_answer_that_was_cut_off_is_known_to_be():
     with fake_author(lambda body: ("and then", "length" if body["seed"] == 1 else "stop")) as endpoint:
         assert [answer.finished for answer in ask(endpoint.url)] == [True, False, True]
+
+
+@pytest.mark.parametrize(("reason", "finished"), [("length", False), ("content_filter", True)])
+def test_no_words_at_all(reason, finished):
+    with fake_author(lambda _: (None, reason)) as endpoint:
+        assert ask(endpoint.url, count=1) == [Answer("", finished)]
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_text_that_an_endpoint_will_not_read_is_refused_alone(status):
+    with fake_author(lambda _: "yes", failures=[(status, {}, b"too long")]) as endpoint:
+        found = ask(endpoint.url, num_at_once=1)
+    assert found == [Answer("", problem=f"refused by the endpoint: status {status}"), Answer("yes"), Answer("yes")]
+
+
+def test_an_endpoint_that_reads_little_is_no_author():
+    with fake_author(failures=[(400, {}, b"no such model")] * 9) as endpoint:
+        assert all(answer.problem for answer in ask(endpoint.url, count=3))
+        with pytest.raises(UserError, match="refuses the question; got status 400: no such model"):
+            ask(endpoint.url, count=4)
+
+
+def test_progress_is_told(tmp_path):
+    told = []
+    author = Author(echo, rows_at_once=32, known=(), journal=None, say=told.append)
+    author.answers(requests(130), SAMPLING)
+    author.answers(requests(150), SAMPLING)
+    assert told == ["64 of 130 answers", "128 of 130 answers", "128 of 150 answers were there already"]
 
 
 def test_failures_name_the_author():

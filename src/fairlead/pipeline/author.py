@@ -1,6 +1,6 @@
 """The author of a stage, a model on this machine or an endpoint, with the answers that it has already given."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -18,33 +18,35 @@ from fairlead.records import Prompt
 from fairlead.rollout.sample import sample_responses
 from fairlead.runtime.environment import secret
 from fairlead.runtime.start import Runtime
-from fairlead.synthesize.author import Author, Request, ask_endpoint
+from fairlead.synthesize.author import Author, EndpointAsker, Request
 from fairlead.synthesize.endpoint import Answer
 
 ANSWERS = "answers.jsonl"
 
 
 @contextmanager
-def open_author(config: GrowConfig, source: Source | None, folder: Path, runtime: Runtime) -> Iterator[Author]:
+def open_author(
+    config: GrowConfig, source: Source | None, folder: Path, runtime: Runtime, say: Callable[[str], None]
+) -> Iterator[Author]:
     """The model of this source, on every rank; or the endpoint where there is none, on the first alone."""
     with ExitStack() as stack:
         # Opening cuts off what a crash left half written, so the first rank opens before any reads.
         journal = stack.enter_context(Journal(folder / ANSWERS)) if runtime.is_main else None
         if source is None:
-            ask = ask_endpoint(config.author, secret(config.author.api_key_variable))
-            yield Author(ask, rows_at_once=1, known=read(folder / ANSWERS), journal=journal)
+            asker = EndpointAsker(config.author, secret(config.author.api_key_variable))
+            yield Author(asker.ask, rows_at_once=1, known=read(folder / ANSWERS), journal=journal, say=say)
             return
         runtime.ranks.barrier()
         known = read(folder / ANSWERS)
         runtime.ranks.barrier()  # all have read before any writes
-        yield Author(_Model(source, runtime).ask, rows_at_once=ROWS_AT_ONCE, known=known, journal=journal)
+        yield Author(_Model(source, runtime).ask, rows_at_once=ROWS_AT_ONCE, known=known, journal=journal, say=say)
 
 
 class _Model:
     """The model at hand."""
 
     def __init__(self, source: Source, runtime: Runtime) -> None:
-        self._source, self._runtime = source, runtime
+        self._runtime = runtime
         self._template = ChatTemplate(tokenizer_in(source.base.folder))
         self._context = context_length(source.base.folder)
         roles = Roles()

@@ -94,7 +94,7 @@ def _grown(
     if not config.asks:
         grown = _collected(config, rows)
         return grown.prompts, grown
-    with open_author(config, source, folder, runtime) as author:
+    with open_author(config, source, folder, runtime, _teller(runtime)) as author:
         return _written(config, rows, author, runtime)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from fairlead.artifacts.hashing import sha256_json
@@ -18,10 +19,14 @@ from fairlead.config.endpoint import EndpointConfig
 from fairlead.data.refine.shards import loss
 from fairlead.records import Conversation, Message, Prompt
 from fairlead.synthesize.best_of_n import is_text
-from fairlead.synthesize.endpoint import Answer, Endpoint
+from fairlead.synthesize.endpoint import Answer, Endpoint, RefusedError
 
 CUT = "cut off by the length limit"
+MAX_REFUSED, MAX_REFUSED_RATE = 3, 0.05  # requests that the endpoint will not read, above which it is no author
+TELL_EVERY = 64  # answers
 SEEDS_APART = 65_536  # between the first request of one seed and that of the next
+
+_OF_THE_TEXT = (400, 413, 422)  # statuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,43 +57,66 @@ class Author:
     """Asks for what it does not know yet; `known` are the lines of the journal, which only the first rank has."""
 
     def __init__(
-        self, ask: Ask, *, rows_at_once: int, known: Iterable[Mapping[str, Any]], journal: Journal | None
-    ) -> None:
-        self._ask, self._rows_at_once, self._journal = ask, rows_at_once, journal
+        self, ask: Ask, *, rows_at_once: int, known: Iterable[Mapping[str, Any]], journal: Journal | None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._ask, self._rows_at_once, self._journal, self._say = ask, rows_at_once, journal, say
         self._known = {row["requests"]: [Answer(**answer) for answer in row["answers"]] for row in known}
 
     def answers(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Answer]:
         """One for each request, in order."""
         batches = [requests[i : i + self._rows_at_once] for i in range(0, len(requests), self._rows_at_once)]
         new = [batch for batch in batches if _key(batch, sampling) not in self._known]
+        total, done = sum(map(len, new)), 0
+        if total < len(requests):
+            self._say(f"{len(requests) - total} of {len(requests)} answers were there already")
         with closing(self._ask(new, sampling)) as answered:
             for batch, answers in zip(new, answered, strict=True):
                 key = _key(batch, sampling)
                 self._known[key] = answers
                 if self._journal is not None:
                     self._journal.append({"requests": key, "answers": [asdict(answer) for answer in answers]})
+                done += len(batch)
+                if done % TELL_EVERY < len(batch):
+                    self._say(f"{done} of {total} answers")
         return [answer for batch in batches for answer in self._known[_key(batch, sampling)]]
 
 
-def ask_endpoint(config: EndpointConfig, api_key: str) -> Ask:
-    """Asks an endpoint, several at a time; a batch is one request. Raises UserError as `Endpoint`."""
-    endpoint = Endpoint(config, api_key)
+class EndpointAsker:
+    """Asks an endpoint, several at a time; a batch is one request.
 
-    def ask(batches: Sequence[Sequence[Request]], sampling: SamplingConfig) -> Generator[list[Answer]]:
-        options = _fields(sampling)
+    A text that the endpoint will not read, too long or against its rules, is that request's own problem; where they are
+    many it is the endpoint's, and a UserError as everything else that `Endpoint` raises.
+    """
 
-        def answers(batch: Sequence[Request]) -> list[Answer]:
-            return [endpoint.ask(request.messages, seed=request.seed, **options) for request in batch]
+    def __init__(self, config: EndpointConfig, api_key: str) -> None:
+        self._endpoint, self._num_at_once = Endpoint(config, api_key), config.num_at_once
+        self._num_asked = self._num_refused = 0
 
-        pool = ThreadPoolExecutor(config.num_at_once)
+    def ask(self, batches: Sequence[Sequence[Request]], sampling: SamplingConfig) -> Generator[list[Answer]]:
+        """The answer to each."""
+        pool = ThreadPoolExecutor(self._num_at_once)
         try:
-            yield from pool.map(
-                lambda batch: [endpoint.ask(r.messages, seed=r.seed, **options) for r in batch], batches
-            )
+            for found in pool.map(partial(self._answer, options=_fields(sampling)), batches):
+                self._num_asked += 1
+                yield [self._own_problem(found) if isinstance(found, RefusedError) else found]
         finally:
             pool.shutdown(cancel_futures=True)
 
-    return ask
+    def _answer(self, batch: Sequence[Request], options: Mapping[str, Any]) -> Answer | RefusedError:
+        (request,) = batch
+        try:
+            return self._endpoint.ask(request.messages, seed=request.seed, **options)
+        except RefusedError as refusal:
+            if refusal.status not in _OF_THE_TEXT:
+                raise
+            return refusal
+
+    def _own_problem(self, refusal: RefusedError) -> Answer:
+        self._num_refused += 1
+        if self._num_refused > MAX_REFUSED + MAX_REFUSED_RATE * self._num_asked:
+            raise refusal
+        return Answer("", problem=f"refused by the endpoint: status {refusal.status}")
 
 
 def answered(

@@ -32,6 +32,14 @@ class Answer:
     problem: str = ""
 
 
+class RefusedError(UserError):
+    """The endpoint does not take a request: wrong key, wrong name, or a text that it will not read."""
+
+    def __init__(self, status: int, what: str, *, where: str, got: str, fix: str) -> None:
+        self.status = status
+        super().__init__(what, where=where, got=got, fix=fix)
+
+
 class Endpoint:
     """One model at one address. Every failure is a UserError: 66 out of reach, 65 unreadable, 2 refused."""
 
@@ -61,7 +69,7 @@ class Endpoint:
             except HTTPError as error:
                 problem = f"status {error.code}: {self._shown(error)}"
                 if error.code not in _BUSY:
-                    raise self._refused(problem) from None
+                    raise self._refused(error.code, problem) from None
                 wait = max(wait, _seconds_asked_for(error))
             except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
                 problem = str(getattr(error, "reason", "") or error) or type(error).__name__
@@ -72,10 +80,10 @@ class Endpoint:
             exit_code=ExitCode.MISSING_INPUT,
         )  # fmt: skip
 
-    def _refused(self, problem: str) -> UserError:
+    def _refused(self, status: int, problem: str) -> RefusedError:
         called = self._called
-        return UserError(
-            f"the {called} refuses the question", where=self.url, got=problem,
+        return RefusedError(
+            status, f"the {called} refuses the question", where=self.url, got=problem,
             fix=f"mend {called}.url, {called}.model or the key that {called}.api_key_variable names",
         )  # fmt: skip
 
@@ -89,19 +97,21 @@ class Endpoint:
         return " ".join(text.split())[:200]
 
     def _read(self, raw: bytes) -> Answer:
-        """The words of a chat completion."""
+        """The words of a chat completion; none where the model thought until the limit, or a filter took them."""
         try:
             choice = orjson.loads(raw)["choices"][0]
-            content, ended = choice["message"]["content"], choice.get("finish_reason") != "length"
+            content, reason = choice["message"]["content"], choice.get("finish_reason")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            content, ended = None, True
+            content, reason = None, None
+        if content is None and reason in ("length", "content_filter"):
+            content = ""
         if not isinstance(content, str):
             raise UserError(
                 f"the {self._called}'s answer cannot be read", where=self.url,
                 got=raw[:200].decode("utf-8", "replace"), want="a chat completion: choices[0].message.content",
                 fix=f"name an OpenAI-style endpoint in {self._called}.url", exit_code=ExitCode.BAD_DATA,
             )  # fmt: skip
-        return Answer(content, ended)
+        return Answer(content, reason != "length")
 
 
 class _NoRedirect(HTTPRedirectHandler):

@@ -23,6 +23,7 @@ from fairlead.data.language import is_chinese
 from fairlead.data.rouge_l import Texts
 from fairlead.records import Message, Prompt
 from fairlead.synthesize.author import CUT, SEEDS_APART, Author, Grown, Request
+from fairlead.synthesize.endpoint import Answer
 
 STEP = "self_instruct"
 
@@ -86,26 +87,31 @@ def invented(
             Request((Message("user", question(pool.examples(f"{seed} {n}"))),), seed * SEEDS_APART + n) for n in numbers
         ]
         for number, answer in zip(numbers, author.answers(requests, sampling), strict=True):
-            source = f"request {number + 1}"
-            if answer.problem:
-                grown.refuse(STEP, answer.problem, source, "")
-                continue
-            texts = parsed(answer.text)
-            if not answer.finished and texts:
-                grown.refuse(STEP, CUT, source, texts.pop())
-            for text in texts:
-                if len(grown.prompts) == config.num_instructions:
-                    break
-                if reason := pool.unusable(text):
-                    grown.refuse(STEP, reason, source, text)
-                elif other := pool.like(text):
-                    grown.refuse(STEP, f"ROUGE-L not below {config.max_similarity:g}", source, text, like=other[:300])
-                else:
-                    pool.add(text)
-                    grown.prompts.append(Prompt((Message("user", text),), source))
+            for text, reason in _candidates(answer):
+                if len(grown.prompts) < config.num_instructions:
+                    _take(text, reason, f"request {number + 1}", pool, grown)
         num_asked += len(numbers)
         say(f"{num_asked} requests, {len(grown.prompts)} new instructions, {len(grown.refused)} refused")
     return grown
+
+
+def _candidates(answer: Answer) -> list[tuple[str, str]]:
+    """The instructions of an answer, and what is wrong with one already."""
+    if answer.problem:
+        return [("", answer.problem)]
+    texts = parsed(answer.text)
+    return [(text, "" if answer.finished or place < len(texts) else CUT) for place, text in enumerate(texts, start=1)]
+
+
+def _take(text: str, reason: str, source: str, pool: "_Pool", grown: Grown) -> None:
+    """One instruction: a new prompt, or one more that was refused."""
+    if reason := reason or pool.unusable(text):
+        grown.refuse(STEP, reason, source, text)
+    elif other := pool.like(text):
+        grown.refuse(STEP, f"ROUGE-L not below {pool.max_similarity:g}", source, text, like=other[:300])
+    else:
+        pool.add(text)
+        grown.prompts.append(Prompt((Message("user", text),), source))
 
 
 def shown_answers(
@@ -126,6 +132,7 @@ class _Pool:
 
     def __init__(self, seeds: Sequence[Seed], config: SelfInstructConfig, min_words: int) -> None:
         self._config, self._min_words = config, min_words
+        self.max_similarity = config.max_similarity
         self._excluded = word_list_of(config.excluded)
         self._all = Texts()
         self._seeds: dict[bool, list[str]] = {False: [], True: []}
@@ -141,7 +148,7 @@ class _Pool:
 
     def like(self, instruction: str) -> str | None:
         """A seed, or an instruction that was added, which says much the same."""
-        return self._all.like(instruction, self._config.max_similarity)
+        return self._all.like(instruction, self.max_similarity)
 
     def examples(self, key: str) -> list[str]:
         """Instructions of one language, as often as seeds are in it, in any order; the key decides which."""
