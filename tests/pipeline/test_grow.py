@@ -159,6 +159,7 @@ def write(here, writer):
 
     def write(*given, run="run"):
         small = ("self_instruct.num_examples=1", "self_instruct.num_own=0", "self_instruct.max_requests=3")
+        small += ("self_instruct.requests_per_round=1",)
         greedy = ("sampling.temperature=0", "answer_sampling.temperature=0", "sampling.max_new_tokens=120")
         return make("self_instruct", f"model={writer}", "answer=true", *small, *greedy, *given, run=run)
 
@@ -174,10 +175,10 @@ def test_a_tiny_model_invents_and_answers(write, writer):
     assert manifest.parents["model"].digest == digest(writer)
 
 
-def test_a_prompt_without_room_in_the_context_is_refused(write, here):
+def test_a_prompt_without_room_in_the_context_is_refused(writer, here):
     long = "the quick brown fox " * 400
     write_rows(here / "chats.jsonl", [{"messages": turns([NEW[0], "x"])}, {"messages": turns([long, "x"])}])
-    folder = write("method=chats", "data=chats.jsonl")
+    folder = make("chats", f"model={writer}", "answer=true", "answer_sampling.temperature=0")
     assert len(rows_of(folder / "train.jsonl")) == 1
     ((lost),) = rows_of(folder / "dropped.jsonl")
     assert lost["step"] == "answer"
@@ -185,7 +186,7 @@ def test_a_prompt_without_room_in_the_context_is_refused(write, here):
 
 
 def test_a_stop_string_ends_what_is_read(write):
-    rows = rows_of(write("sampling.stop=['\\n']") / "train.jsonl")
+    rows = rows_of(write('sampling.stop=["\\n"]') / "train.jsonl")
     assert [row["messages"][0]["content"] for row in rows] == [NEW[0]]
 
 
@@ -401,7 +402,7 @@ def test_every_option_is_in_a_table():
 @pytest.mark.slow
 def test_two_ranks_write_what_one_writes(write, here):
     alone = write()
-    given = load_words(here)
+    given = words_of_run(here)
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fairlead"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
@@ -412,11 +413,12 @@ def test_two_ranks_write_what_one_writes(write, here):
     assert read_manifest(here / "two/01-grow").world_size == 2
 
 
-def load_words(here):
+def words_of_run(here):
     """The options of the run in `here/run`, for a run called two."""
     config = read_manifest(here / "run/01-grow").config
     given = ["output=two", f"model={config['model']}", "data=seeds.jsonl", "answer=true", *MACHINE]
     given += [
-        f"self_instruct.{name}={config['self_instruct'][name]}" for name in ("num_examples", "num_own", "max_requests")
+        f"self_instruct.{name}={config['self_instruct'][name]}"
+        for name in ("num_examples", "num_own", "max_requests", "requests_per_round")
     ]
     return [*given, "sampling.temperature=0", "answer_sampling.temperature=0", "sampling.max_new_tokens=120"]
