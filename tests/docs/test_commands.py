@@ -16,6 +16,7 @@ from fairlead.config.journey import JourneyConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.parse import load
 from fairlead.config.stages import DpoConfig, RewardConfig
+from fake_author import fake_author
 from tiny import tiny_model, write_conversations, write_ranked
 from tiny_stages import judgements, write_rows
 
@@ -113,6 +114,21 @@ def walked(tmp_path_factory):
             arguments = [*words[1:], *SMALL.get(words[1], [])]
             assert run(arguments) == 0, " ".join(words)
     return folder
+
+
+def test_the_page_of_growth_is_walked(tmp_path, monkeypatch):
+    """All but what the model at hand writes: a tiny one invents nothing."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("seeds", "prompts", "chats"):
+        write_conversations(tmp_path / f"{name}.jsonl", 12, seed=len(name))
+    growths = [words[1:] for words in commands(ROOT / "docs" / "growth.md") if "--model" not in words]
+    assert len(growths) == 3
+    with fake_author() as author:
+        for words in growths:
+            url = ["--author.url", author.url] if "--author.url" in words else []
+            assert run([*words, *url]) == 0, " ".join(words)
+    made = {path.parent.parent.name for path in tmp_path.glob("runs/*/01-grow/train.jsonl")}
+    assert made == {"grown", "translated", "asked"}
 
 
 def test_the_walk_through_ends_where_it_says(walked):

@@ -131,7 +131,7 @@ def test_any_text_is_read(text):
         ("9. One\n\n10. Two\n\nLet me know!", ["One", "Two"]),
         ("Explain 3.5 percent.\n3.5 is a number.", ["Explain 3.5 percent. 3.5 is a number."]),
         ("Sum up:\n  a text\n10. Two", ["Sum up: a text", "Two"]),
-        ("", []), ("9.\n10. ", []),
+        ("1. 1. One\n2. 2. Two", ["One", "Two"]), ("", []), ("9.\n10. ", []),
     ],
 )  # fmt: skip
 def test_completions_as_models_write_them(completion, wanted):

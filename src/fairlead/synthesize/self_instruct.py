@@ -27,7 +27,7 @@ from fairlead.synthesize.endpoint import Answer
 
 STEP = "self_instruct"
 
-_NUMBER = re.compile(r"(?:\A|\n)[ \t]*\d{1,3}[ \t]*[.．、)）](?!\d)")
+_NUMBER = re.compile(r"(?:\A|\n)(?:[ \t]*\d{1,3}[ \t]*[.．、)）](?!\d))+")  # models may write it twice
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _ASKED = {False: "Come up with a series of tasks:", True: "想出一系列任务："}
 
