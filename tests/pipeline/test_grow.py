@@ -182,12 +182,12 @@ def test_a_prompt_without_room_in_the_context_is_refused(writer, here):
     assert len(rows_of(folder / "train.jsonl")) == 1
     ((lost),) = rows_of(folder / "dropped.jsonl")
     assert lost["step"] == "answer"
-    assert "tokens, more than" in lost["reason"]
+    assert lost["reason"].endswith("tokens, more than 1536"), "512 of 2048 are for the answer"
 
 
-def test_a_stop_string_ends_what_is_read(write):
-    rows = rows_of(write('sampling.stop=["\\n"]') / "train.jsonl")
-    assert [row["messages"][0]["content"] for row in rows] == [NEW[0]]
+def test_a_stop_string_ends_what_is_read_and_is_no_part_of_it(write):
+    rows = rows_of(write('sampling.stop=["\\n"]', 'answer_sampling.stop=["ne"]') / "train.jsonl")
+    assert [[turn["content"] for turn in row["messages"]] for row in rows] == [[NEW[0], "fi"]]
 
 
 def test_a_killed_model_goes_on(write, here):
