@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fairlead.config.chat import ChatConfig
 from fairlead.config.document import options_page
+from fairlead.config.grow import GrowConfig
 from fairlead.config.journey import JourneyConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.refine import RefineConfig
@@ -26,6 +27,7 @@ VERBS = {
     "chat": ChatConfig,
     "run": JourneyConfig,
     "data refine": RefineConfig,
+    "data grow": GrowConfig,
 }
 
 

@@ -38,14 +38,23 @@ class FakeJudge:
             if self.failures:
                 return self.failures.pop(0)
             self.requests.append((headers, body))
+        return 200, {}, json.dumps({"choices": [self.choice(body)]}).encode()
+
+    def choice(self, body):
         content = self.answer(body["messages"][0]["content"])
-        return 200, {}, json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
+        return {"message": {"role": "assistant", "content": content}}
 
 
 @contextmanager
 def fake_judge(answer=longer, failures=()):
     """The endpoint, listening on a free port until the block ends."""
-    judge = FakeJudge(answer, failures)
+    with listening(FakeJudge(answer, failures)) as judge:
+        yield judge
+
+
+@contextmanager
+def listening(judge):
+    """Any such endpoint."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):

@@ -17,6 +17,7 @@ from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.parse import load
 from fairlead.config.stages import DpoConfig, RewardConfig
 from fairlead.data.parquet_rows import parquet_pieces
+from fake_author import fake_author
 from tiny import tiny_model, write_conversations, write_ranked
 from tiny_stages import judgements, write_rows
 
@@ -40,7 +41,7 @@ def only_read(monkeypatch):
         load(JourneyConfig, ROOT / "recipes" / "demo.yaml", overrides)
         raise ReadToTheEndError
 
-    for name in ("check_stage", "check_eval", "check_chat", "check_journey"):
+    for name in ("check_stage", "check_grow", "check_eval", "check_chat", "check_journey"):
         monkeypatch.setattr(f"fairlead.cli.preflight.{name}", stop)
     monkeypatch.setattr("fairlead.pipeline.demo.run_demo", read_demo)
 
@@ -70,7 +71,8 @@ def test_command_is_taken(page, words, only_read, tmp_path, monkeypatch):
         if word.endswith(".yaml"):
             (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / word).write_text("sft: {}\nppo: {model: {name: '@sft'}}\n")
-    if not arguments or arguments[0] in ("fetch", "doctor", "runs", "export", "clean", "data"):
+    is_read = arguments[:2] != ["data", "grow"]
+    if not arguments or (arguments[0] in ("fetch", "doctor", "runs", "export", "clean", "data") and is_read):
         build_app().parse_args(arguments, exit_on_error=False, print_error=False)
         return
     with pytest.raises((ReadToTheEndError, SystemExit)) as stopped:
@@ -113,6 +115,21 @@ def walked(tmp_path_factory):
             arguments = [*words[1:], *SMALL.get(words[1], [])]
             assert run(arguments) == 0, " ".join(words)
     return folder
+
+
+def test_the_page_of_growth_is_walked(tmp_path, monkeypatch):
+    """All but what the model at hand writes: a tiny one invents nothing."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("seeds", "prompts", "chats"):
+        write_conversations(tmp_path / f"{name}.jsonl", 12, seed=len(name))
+    growths = [words[1:] for words in commands(ROOT / "docs" / "growth.md") if "--model" not in words]
+    assert len(growths) == 3
+    with fake_author() as author:
+        for words in growths:
+            url = ["--author.url", author.url] if "--author.url" in words else []
+            assert run([*words, *url]) == 0, " ".join(words)
+    made = {path.parent.parent.name for path in tmp_path.glob("runs/*/01-grow/train.jsonl")}
+    assert made == {"grown", "translated", "asked"}
 
 
 def test_the_walk_through_ends_where_it_says(walked):

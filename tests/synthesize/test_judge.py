@@ -13,6 +13,7 @@ from fairlead.artifacts.journal import Journal
 from fairlead.config.replies import JudgeConfig
 from fairlead.errors import ExitCode, UserError
 from fairlead.records import Message
+from fairlead.synthesize import endpoint
 from fairlead.synthesize import judge as module
 from fairlead.synthesize.judge import Judge, dialogue, question_text, share_beaten, verdict_of
 from fake_judge import QUESTION, fake_judge, fields, longer
@@ -110,7 +111,7 @@ def test_the_key_is_sent_and_told_to_nobody(asked, tmp_path):
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_busy_judge_is_asked_again_later(asked, monkeypatch, status):
     slept = []
-    monkeypatch.setattr(module.time, "sleep", slept.append)
+    monkeypatch.setattr(endpoint.time, "sleep", slept.append)
     with fake_judge(failures=[(status, {}, b"busy")] * 3) as judge:
         assert asked(judge.url, num_retries=3, num_at_once=1) == [[0.0, 0.5, 1.0], [1.0, 0.0]]
     assert slept == [1.0, 2.0, 4.0]
@@ -118,10 +119,10 @@ def test_a_busy_judge_is_asked_again_later(asked, monkeypatch, status):
 
 def test_a_server_that_says_when_is_heard(asked, monkeypatch):
     slept = []
-    monkeypatch.setattr(module.time, "sleep", slept.append)
+    monkeypatch.setattr(endpoint.time, "sleep", slept.append)
     with fake_judge(failures=[(429, {"Retry-After": "7"}, b""), (429, {"Retry-After": "9999"}, b"")]) as judge:
         asked(judge.url, num_retries=3, num_at_once=1)
-    assert slept == [7.0, module.LONGEST_WAIT_SECONDS]
+    assert slept == [7.0, endpoint.LONGEST_WAIT_SECONDS]
 
 
 @pytest.mark.parametrize("limit", [1, 4])
@@ -170,7 +171,7 @@ def test_no_answer_in_time(asked):
     [((404, {}, b"no such model"), "404: no such model"), ((302, {"Location": "http://127.0.0.1:1/"}, b""), "302")],
 )
 def test_what_no_patience_mends_is_told_at_once(asked, monkeypatch, answer, says):
-    monkeypatch.setattr(module.time, "sleep", lambda _: pytest.fail("it waits"))
+    monkeypatch.setattr(endpoint.time, "sleep", lambda _: pytest.fail("it waits"))
     with fake_judge(failures=[answer] * 20) as judge:
         fails(asked, ExitCode.USAGE, "refuses the question", says, url=judge.url, num_retries=4)
 

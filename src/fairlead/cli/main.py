@@ -48,10 +48,11 @@ def build_app() -> App:
     for order, (verb, (place, summary)) in enumerate(VERBS.items()):
         own = {"help_flags": []} if verb in OWN_HELP else {}
         app.command(place, name=verb, help=summary, sort_key=order, **own)
-    data = App(name="data", help="Refine rows, check them, and look at them as a model would be trained on them.")
+    data = App(name="data", help="Refine rows, grow new ones, check them, and look at them as a model would.")
     data.command("fairlead.cli.data:show", name="show", help="Print rows with each token's role.")
     data.command("fairlead.cli.data:audit", name="audit", help="Check rows before a model learns from them.")
     data.command("fairlead.cli.refine:refine", name="refine", help="Clean rows of any layout.", help_flags=[])
+    data.command("fairlead.cli.grow:grow", name="grow", help="Make new prompts and rows.", help_flags=[])
     app.command(data)
     app.register_install_completion_command(help="Install completion of the verbs for your shell.")
     return app

@@ -15,6 +15,7 @@ from fairlead.artifacts.model_folder import check_model_folder, may_be_hub_id
 from fairlead.artifacts.stages import is_finished, is_run, is_taken, list_runs, policy_of, stage_folder
 from fairlead.config.chat import ChatConfig
 from fairlead.config.common import RowsConfig
+from fairlead.config.grow import GrowConfig
 from fairlead.config.journey import STAGES, JourneyConfig, models_of, rows_of
 from fairlead.config.replies import RepliesConfig
 from fairlead.config.section import Section
@@ -48,6 +49,20 @@ def check_stage(verb: str, config: StageConfig | RepliesConfig) -> None:
     _check_rows(config, rejects=folder / "rejects.jsonl" if is_first_rank() and not is_taken(folder) else None)
     if isinstance(config, RepliesConfig):
         _check_judge(config)
+
+
+def check_grow(config: GrowConfig) -> None:
+    """As `check_stage`."""
+    if config.model:
+        check_model(config.model, ("policy",), "model")
+    require_folder(Path(config.output), ROOM_BYTES)
+    if is_first_rank():
+        require_free(stage_folder(Path(config.output), "grow"))
+    if not config.data:
+        raise _no_rows("data", "fairlead data grow --data FILE")
+    if _small(config.data):
+        read_prompts(resolve_paths(config.data, cache_folder()), **config.reading)
+    secret(config.author.api_key_variable)
 
 
 def check_eval(config: EvalConfig) -> None:

@@ -1,11 +1,11 @@
 """Options of the stage in which a model answers prompts and its answers become rows to learn from."""
 
-import re
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
 from fairlead.config.common import ForwardConfig, RowsConfig, RuntimeConfig, SamplingConfig
+from fairlead.config.endpoint import EndpointConfig
 from fairlead.config.section import Section
 from fairlead.config.terms import JUDGE, PATTERNED, REWARD_MODEL, Term, check_pattern, parse_term
 
@@ -30,31 +30,15 @@ class RepliesRowsConfig(RowsConfig):
     """Files whose prompts are answered to measure on; a prompt that stands here too is not answered for training."""
 
 
-class JudgeConfig(Section):
+class JudgeConfig(EndpointConfig):
     """A model behind an OpenAI-style endpoint that is asked, in both orders, which of two replies is better."""
 
-    url: str = ""
-    """Address of the endpoint, such as http://localhost:8000/v1; `/chat/completions` is added."""
-    model: str = ""
-    """Name of the model at that endpoint."""
-    api_key_variable: str = ""
-    """Environment variable that holds the key; the key itself is written nowhere. Empty sends none."""
+    called: ClassVar[str] = "judge"
+
     prompt_file: str = ""
     """Text file with the question, in which {prompt}, {first} and {second} are filled in; empty takes our own."""
     max_answer_tokens: PositiveInt = 512
     """Longest answer of the judge, in tokens."""
-    timeout_seconds: PositiveFloat = 120.0
-    """How long to wait for one answer."""
-    num_retries: int = Field(default=5, ge=0)
-    """How often to ask again, after 1, 2, 4 ... seconds, when the endpoint is busy or out of reach."""
-    num_at_once: PositiveInt = 8
-    """Questions under way at the same time."""
-
-    @model_validator(mode="after")
-    def _is_http(self) -> "JudgeConfig":
-        if self.url and not re.match(r"https?://[^/\s]", self.url):
-            raise ValueError(f"judge.url={self.url} is no address of an endpoint; write http://HOST:PORT/v1")
-        return self
 
 
 class RepliesConfig(Section):

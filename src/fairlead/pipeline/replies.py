@@ -14,6 +14,7 @@ from fairlead.artifacts.journal import Journal
 from fairlead.artifacts.manifest import Manifest, Parent, package_versions, require_kind, write_manifest
 from fairlead.artifacts.stages import stage_folder
 from fairlead.config.common import ModelConfig
+from fairlead.config.endpoint import FREE_ENDPOINT_OPTIONS
 from fairlead.config.replies import RepliesConfig
 from fairlead.config.terms import JUDGE, REWARD_MODEL
 from fairlead.data.chat_template import ChatTemplate
@@ -40,9 +41,7 @@ from fairlead.synthesize.own_replies import own_reply_pairs
 from fairlead.train.rows import policy_source, rejects_path
 from fairlead.train.stage import FREE_MACHINE_OPTIONS
 
-# Where the judge answers and how patiently it is asked changes how the stage runs, not what it makes.
-_FREE_JUDGE_OPTIONS = {"url", "api_key_variable", "timeout_seconds", "num_retries", "num_at_once"}
-_FREE_OPTIONS = {"output": True, "judge": _FREE_JUDGE_OPTIONS, "runtime": FREE_MACHINE_OPTIONS}
+_FREE_OPTIONS = {"output": True, "judge": FREE_ENDPOINT_OPTIONS, "runtime": FREE_MACHINE_OPTIONS}
 
 
 def make_replies(config: RepliesConfig, *, name: str = "replies") -> Path:

@@ -5,24 +5,19 @@ that is sent. Verdicts are kept as they come, so that a stage that was cut off g
 """
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPException
 from itertools import permutations
 from pathlib import Path
-from typing import Any, Literal, NoReturn
-from urllib.error import HTTPError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
-
-import orjson
+from typing import Literal
 
 from fairlead.artifacts.hashing import sha256_json
 from fairlead.artifacts.journal import Journal, read
 from fairlead.config.replies import JudgeConfig
 from fairlead.errors import ExitCode, UserError
 from fairlead.records import Message
+from fairlead.synthesize.endpoint import Endpoint
 
 Verdict = Literal["first", "second", "tie", "unreadable"]
 
@@ -47,13 +42,10 @@ neither is.
 """What the judge is asked unless a file of the user's says otherwise."""
 
 FIELDS = ("prompt", "first", "second")
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
-MAX_ANSWER_BYTES = 4_000_000
 MAX_UNREADABLE, MAX_UNREADABLE_RATE = 3, 0.05  # answers without a verdict, above which the judge is no judge
 
 _VERDICT = re.compile(r"\[\[\s*([ABC])\s*\]\]", re.IGNORECASE)
 _MEANING: Mapping[str, Verdict] = {"A": "first", "B": "second", "C": "tie"}
-_BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +87,9 @@ class Judge:
     """Asks, waits and asks again; `journal` keeps each verdict. Raises UserError: 66 unreachable, 65 unreadable."""
 
     def __init__(self, config: JudgeConfig, question: str, api_key: str, journal: Journal) -> None:
-        self._config, self._text, self._api_key, self._journal = config, question, api_key, journal
+        self._config, self._text, self._journal = config, question, journal
         self._known: dict[str, Verdict] = {row["question"]: row["verdict"] for row in read(journal.path)}
-        self._url = f"{config.url.rstrip('/')}/chat/completions"
-        self._opener = build_opener(_NoRedirect)  # another address would be sent the key
+        self._endpoint = Endpoint(config, api_key)
 
     def scores(self, groups: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """`share_beaten` of the replies of each group, which is a prompt and different replies to it."""
@@ -124,7 +115,7 @@ class Judge:
         unreadable = sum(verdict == "unreadable" for verdict in self._known.values())
         if unreadable > MAX_UNREADABLE + MAX_UNREADABLE_RATE * len(self._known):
             raise UserError(
-                "the judge gives no verdict", where=self._url,
+                "the judge gives no verdict", where=self._endpoint.url,
                 got=f"{unreadable} of {len(self._known)} answers without one", want="[[A]], [[B]] or [[C]] at the end",
                 fix="ask for it in judge.prompt_file, raise judge.max_answer_tokens, or take another judge.model; "
                 "then give another --output", exit_code=ExitCode.BAD_DATA,
@@ -132,60 +123,8 @@ class Judge:
 
     def _verdict(self, question: Question) -> Verdict:
         text = re.sub(r"\{(prompt|first|second)\}", lambda field: getattr(question, field[1]), self._text)
-        body = {
-            "model": self._config.model, "messages": [{"role": "user", "content": text}], "temperature": 0.0,
-            "max_tokens": self._config.max_answer_tokens,
-        }  # fmt: skip
-        return verdict_of(_content(self._post(orjson.dumps(body)), self._url))
-
-    def _post(self, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/json"}
-        if self._api_key:
-            headers["Authorization"] = f"Bearer {self._api_key}"
-        problem, wait = "", FIRST_WAIT_SECONDS
-        for attempt in range(self._config.num_retries + 1):
-            if attempt:
-                time.sleep(min(wait, LONGEST_WAIT_SECONDS))
-                wait *= 2
-            request = Request(self._url, body, headers)  # noqa: S310 - JudgeConfig lets http and https alone through
-            try:
-                with self._opener.open(request, timeout=self._config.timeout_seconds) as response:
-                    return response.read(MAX_ANSWER_BYTES)
-            except HTTPError as error:
-                problem = f"status {error.code}: {self._shown(error)}"
-                if error.code not in _BUSY:
-                    raise self._refused(problem) from None
-                wait = max(wait, _seconds_asked_for(error))
-            except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
-                problem = str(getattr(error, "reason", "") or error) or type(error).__name__
-        raise UserError(
-            "the judge cannot be reached", where=self._url, got=problem,
-            want=f"an answer within {self._config.timeout_seconds:g} seconds ({self._config.num_retries + 1} tries)",
-            fix="start the server, or mend judge.url; the same command goes on with the verdicts it has",
-            exit_code=ExitCode.MISSING_INPUT,
-        )  # fmt: skip
-
-    def _refused(self, problem: str) -> UserError:
-        return UserError(
-            "the judge refuses the question", where=self._url, got=problem,
-            fix="mend judge.url, judge.model or the key that judge.api_key_variable names",
-        )  # fmt: skip
-
-    def _shown(self, error: HTTPError) -> str:
-        """What the server said, short, and without the key should it repeat it."""
-        try:
-            text = error.read(2000).decode("utf-8", "replace")
-        except (OSError, HTTPException):  # the status says enough
-            return ""
-        text = text.replace(self._api_key, "***") if self._api_key else text
-        return " ".join(text.split())[:200]
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    def http_error_302(self, req: Request, fp: Any, code: int, msg: str, headers: Any) -> NoReturn:
-        raise HTTPError(req.full_url, code, msg, headers, fp)
-
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+        messages = (Message("user", text),)
+        return verdict_of(self._endpoint.ask(messages, temperature=0.0, max_tokens=self._config.max_answer_tokens).text)
 
 
 def question_text(prompt_file: str) -> str:
@@ -206,26 +145,6 @@ def question_text(prompt_file: str) -> str:
             want="{prompt}, {first} and {second}", fix="put each where its text belongs", exit_code=ExitCode.BAD_DATA,
         )  # fmt: skip
     return text
-
-
-def _content(raw: bytes, url: str) -> str:
-    """The words of a chat completion."""
-    try:
-        content = orjson.loads(raw)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
-        content = None
-    if not isinstance(content, str):
-        raise UserError(
-            "the judge's answer cannot be read", where=url, got=raw[:200].decode("utf-8", "replace"),
-            want="a chat completion: choices[0].message.content", fix="name an OpenAI-style endpoint in judge.url",
-            exit_code=ExitCode.BAD_DATA,
-        )  # fmt: skip
-    return content
-
-
-def _seconds_asked_for(error: HTTPError) -> float:
-    asked = error.headers.get("Retry-After", "")
-    return float(asked) if asked.isdigit() else 0.0
 
 
 def _key(question: Question) -> str:

@@ -62,6 +62,11 @@ def word_list(config: ToxicityConfig) -> WordList:
     entries = BUILT_IN.split("\n") if config.built_in else []
     for file in config.files:
         entries += _entries(Path(file))
+    return word_list_of(entries)
+
+
+def word_list_of(entries: Iterable[str]) -> WordList:
+    """Words, phrases and pieces of Chinese, ready to be found."""
     pieces, runs = dict[int, set[str]](), dict[int, set[str]]()
     for entry in map(folded, filter(None, map(str.strip, entries))):
         if _HAN.search(entry):
