@@ -87,7 +87,9 @@ def test_a_padding_token_beyond_the_embedding_crashes_at_step_800(world, tmp_pat
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens([AddedToken("<pad>", special=True)])
     tokenizer.save_pretrained(folder)
-    with pytest.raises(UserError, match="no row for") as caught:
+    with pytest.raises(UserError, match="no row for"):
+        load_causal_lm(folder, dtype=torch.float32, device=runtime_of().device)
+    with pytest.raises(UserError, match="ids-beyond-embedding") as caught:
         world.run("sft", tmp_path / "run", f"model.name={folder}")
     assert caught.value.exit_code is ExitCode.BAD_DATA
     assert "token id 320" in str(caught.value)

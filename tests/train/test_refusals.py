@@ -71,7 +71,8 @@ def test_30_clean_rows_train(world, tmp_path):
 def test_accepting_what_is_no_finding_is_refused(world, tmp_path):
     with pytest.raises(UserError, match=r"data\.accept") as refusal:
         world.run("sft", tmp_path / "run", "data.accept=contaminations")
-    assert all(name in str(refusal.value.want) + str(refusal.value.what) for name in SABOTAGE)
+    told = f"{refusal.value.what} {refusal.value.want} {refusal.value.fix}"
+    assert all((name in told) == (name != "ids-beyond-embedding") for name in SABOTAGE)
 
 
 def test_24_a_prompt_that_leaves_no_room_is_set_aside(world, tmp_path):

@@ -34,10 +34,10 @@ class ModelConfig(Section):
 
 
 FatalFinding = Literal[
-    "contamination", "end-token-trained", "ids-beyond-embedding", "special-tokens-in-text", "template-round-trip",
-    "trained-is-the-answers", "training-reads-as-chatting", "truncated-answers",
+    "contamination", "end-token-trained", "special-tokens-in-text", "template-round-trip", "trained-is-the-answers",
+    "training-reads-as-chatting", "truncated-answers",
 ]  # fmt: skip
-"""Checks of `fairlead data audit` whose fatal verdict stops a training. Others stop it as unusable rows."""
+"""Checks of `fairlead data audit` whose fatal verdict stops a training that does not accept it."""
 
 
 class FilesConfig(Section):

@@ -1,7 +1,9 @@
 """The findings that training does not go on with, cheap enough for every start of a stage. No torch here."""
 
 from collections.abc import Collection, Sequence
+from typing import get_args
 
+from fairlead.config.common import FatalFinding
 from fairlead.data.audit.audit import token_findings
 from fairlead.data.audit.duplicate_checks import contamination
 from fairlead.data.audit.encoded_rows import Encoder, encode_rows
@@ -41,10 +43,12 @@ def refuse_fatal(
         if finding.name in accepted:
             continue
         example = finding.shown[0] if finding.shown else Shown("", "")
+        fix = finding.fix
+        if finding.name in get_args(FatalFinding):  # ids beyond the embedding can never be trained
+            fix += f"; to train all the same: {option}=[{','.join(sorted({finding.name, *accepted}))}]"
         raise UserError(
             f"{finding.name}: {finding.sentence.removesuffix('.')}", where=example.source,
             got="; ".join(filter(None, [finding.number, example.came])), want=example.wanted,
-            fix=f"{finding.fix}; to train all the same: {option}=[{','.join(sorted({finding.name, *accepted}))}]",
-            exit_code=ExitCode.BAD_DATA,
+            fix=fix, exit_code=ExitCode.BAD_DATA,
         )  # fmt: skip
     return [f"warning: {finding.name}, {finding.number}: {finding.sentence}" for finding in findings]
