@@ -115,9 +115,7 @@ def test_every_shard_is_made_by_one_task(num_tasks, num_files):
 @given(sizes=st.lists(st.integers(0, 35), min_size=1, max_size=4), data=st.data())
 def test_tasks_in_any_number_and_order_leave_the_same_bytes(tmp_path_factory, sizes, data):
     whole, shared = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("shared")
-    sources = [
-        (f"s{number}", lambda size=size, number=number: rows(size, f"{number}")) for number, size in enumerate(sizes)
-    ]
+    sources = [(f"s{number}", partial(rows, size, f"{number}")) for number, size in enumerate(sizes)]
     write_shards(whole, sources, STEPS, shard_rows=10)
     for again in range(2):  # the first run dies before one of its tasks; the second has another number of them
         tasks = data.draw(st.permutations(range(data.draw(st.integers(1, 6)))))
