@@ -1,9 +1,9 @@
 """Near-duplicates by datatrove on one core: its four MinHash steps with the same bands, called one after the other.
 
 Needs nothing of fairlead. Words of English and characters of Chinese are shingled five at a time, as fairlead does,
-which costs datatrove less than its own tokenizers; its executors, which start processes, are left out, and its files go
-to the temporary folder. What shares a band is a duplicate to it: nothing is verified, and likeness travels along chains.
-Its default of folding digits is off.
+instead of datatrove's spaCy tokens; its executors, which start processes, are left out, and its files go to the
+temporary folder. What shares a band is a duplicate to it: nothing is verified, and likeness travels along chains. Its
+default of folding digits is off.
 """
 
 import tempfile
@@ -12,7 +12,11 @@ from pathlib import Path
 import documents
 from datatrove.data import Document
 from datatrove.pipeline.dedup.minhash import (
-    MinhashConfig, MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature,
+    MinhashConfig,
+    MinhashDedupBuckets,
+    MinhashDedupCluster,
+    MinhashDedupFilter,
+    MinhashDedupSignature,
 )  # fmt: skip
 from datatrove.utils.text import TextNormConfig
 from datatrove.utils.word_tokenizers import WordTokenizer
