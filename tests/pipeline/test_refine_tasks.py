@@ -16,6 +16,7 @@ pytest.importorskip("datatrove")
 
 from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
 
+import fairlead
 from fairlead.artifacts.manifest import read_manifest
 from fairlead.config.parse import load
 from fairlead.config.refine import ExecutorConfig, RefineConfig
@@ -54,6 +55,7 @@ def here(tmp_path, monkeypatch):
     question = json.loads((tmp_path / "b.jsonl").read_text().splitlines()[3])["output"]
     (tmp_path / "bench.jsonl").write_text(json.dumps({"question": question}) + "\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(fairlead.__file__).parents[1]))  # this code, in every process
     return tmp_path
 
 
@@ -103,7 +105,7 @@ def gone(processes):
 def test_killed_and_run_again_with_other_tasks_it_leaves_the_same_bytes(here, monkeypatch):
     process, workers, work = started("cut", tasks=4)
     process.kill()
-    process.communicate()
+    process.communicate(timeout=60)
     assert gone(workers), "none goes on writing, and none holds the lock"
     finished = len(list(work.glob("*-[0-9]*.json")))
     made = []

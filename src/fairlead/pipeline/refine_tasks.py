@@ -53,9 +53,6 @@ class ReadAndFilter(PipelineStep):
         self.stat_update("rows", value=shard.rows_in)
         for step, count in shard.dropped.items():
             self.stat_update(f"dropped by {step}", value=count)
-        parent = multiprocess.parent_process()
-        if parent is not None and not parent.is_alive():  # killed: the next run makes the rest
-            raise SystemExit
 
 
 def run_tasks(first_pass: FirstPass, say: Say) -> None:
@@ -66,6 +63,7 @@ def run_tasks(first_pass: FirstPass, say: Say) -> None:
     say(f"refine: {config.tasks} tasks, {config.workers} at a time, go to datatrove ({config.kind}); logs in {logs}")
     executor = executor_of(config, [ReadAndFilter(first_pass)], logs)
     multiprocess.set_start_method("forkserver", force=True)  # a forked child would hold the lock on the stage
+    multiprocess.set_forkserver_preload(["fairlead.runtime.orphans"])  # by name: it acts where it is imported
     try:
         with exit_at_once():
             executor.run()
