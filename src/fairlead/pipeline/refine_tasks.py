@@ -20,6 +20,7 @@ from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, Slurm
 from datatrove.executor.base import PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from loguru import logger
+from multiprocess.process import parent_process
 
 from fairlead.config.refine import ExecutorConfig
 from fairlead.data.refine.shards import Shard, parts_of
@@ -47,7 +48,7 @@ class ReadAndFilter(PipelineStep):
         parts = parts_of(rank, num_tasks=world_size, num_files=len(self.first_pass.files))
         with chdir(self.folder):
             self.first_pass.run(_say, parts=parts, after_shard=self._count)
-        yield from data or ()
+        return data
 
     def _count(self, shard: Shard) -> None:
         self.stat_update("rows", value=shard.rows_in)
@@ -62,8 +63,7 @@ def run_tasks(first_pass: FirstPass, say: Say) -> None:
     logs = first_pass.work / f"tasks-{config.tasks}"
     say(f"refine: {config.tasks} tasks, {config.workers} at a time, go to datatrove ({config.kind}); logs in {logs}")
     executor = executor_of(config, [ReadAndFilter(first_pass)], logs)
-    multiprocess.set_start_method("forkserver", force=True)  # a forked child would hold the lock on the stage
-    multiprocess.set_forkserver_preload(["fairlead.runtime.orphans"])  # by name: it acts where it is imported
+    _start_afresh()
     try:
         with exit_at_once():
             executor.run()
@@ -90,6 +90,13 @@ def _require(kind: str) -> None:
     )
 
 
+def _start_afresh() -> None:
+    """New processes of datatrove share no open file with this one: a fork would hold the lock on the stage."""
+    processes: Any = multiprocess  # its functions get their names when it is imported
+    processes.set_start_method("forkserver", force=True)
+    processes.set_forkserver_preload(["fairlead.runtime.orphans"])  # by name: it acts where it is imported
+
+
 def executor_of(config: ExecutorConfig, pipeline: list[Any], logs: Path) -> PipelineExecutor:
     """datatrove's executor of this kind. No task is skipped for a marker: a finished one ends at its first look."""
     shared = {"tasks": config.tasks, "workers": config.workers, "logging_dir": str(logs), "skip_completed": False}
@@ -110,7 +117,7 @@ def _settle(config: ExecutorConfig) -> None:
     """What a process does before its first task: Ctrl-C is for the one that started it."""
     if config.kind != "local":
         logger.enable("datatrove")
-    elif multiprocess.parent_process() is not None:
+    elif parent_process() is not None:
         ignore_ctrl_c()
 
 

@@ -7,14 +7,14 @@ import os
 import time
 from threading import Thread
 
-import multiprocess
+from multiprocess.process import parent_process
 
 LOOK_SECONDS = 0.5
 
 
 def watch() -> None:
     """End this process at once when its parent is gone, whatever its other threads do."""
-    while (parent := multiprocess.parent_process()) is None or parent.is_alive():  # None: not told of it yet
+    while (parent := parent_process()) is None or parent.is_alive():  # None: not told of it yet
         time.sleep(LOOK_SECONDS)
     os._exit(1)
 
