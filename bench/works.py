@@ -76,7 +76,7 @@ WORKS = {
         prepare=("rows.py", "pairs", "responses"),
     ),
     "dedup": Work(
-        what="near-duplicates among 20,000 documents of 500 characters, one core, each verified",
+        what="near-duplicates among 20,000 documents of 500 characters, by CPU time, each verified",
         unit="documents", wanted=5,
         ours="fairlead_dedup.py", peer="datasketch_dedup.py", peer_name="datasketch", environment="dedup",
         prepare=("documents.py",), agree={"duplicates": 0.02},

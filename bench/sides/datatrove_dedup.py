@@ -7,6 +7,7 @@ default of folding digits is off.
 """
 
 import tempfile
+import time
 from pathlib import Path
 
 import documents
@@ -49,7 +50,9 @@ def main() -> None:
     texts = documents.read()
     turn.begin(packages={"datatrove": version("datatrove")})
     while True:
-        turn.end(units=len(texts), duplicates=duplicates(texts))
+        began = time.process_time()
+        found = duplicates(texts)
+        turn.end(units=len(texts), duplicates=found, seconds=time.process_time() - began)
 
 
 def duplicates(texts: list[str]) -> int:

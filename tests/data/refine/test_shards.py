@@ -129,6 +129,18 @@ def test_tasks_in_any_number_and_order_leave_the_same_bytes(tmp_path_factory, si
     }
 
 
+def test_tasks_do_no_work_twice(tmp_path):
+    sources = [("one", lambda: rows(65)), ("two", lambda: rows(25))]
+    whole = [shard.path.name for shard in write_shards(tmp_path / "whole", sources, STEPS, shard_rows=10)]
+    for num_tasks in (2, 5):
+        made = []
+        for task in range(num_tasks):
+            folder, parts = tmp_path / f"{task} of {num_tasks}", parts_of(task, num_tasks=num_tasks, num_files=2)
+            write_shards(folder, sources, STEPS, shard_rows=10, parts=parts)
+            made += [path.stem for path in folder.glob("*-[0-9]*.json")]
+        assert sorted(made) == whole
+
+
 def test_one_missing_shard_is_noticed(tmp_path):
     sources = [("one", lambda: rows(25)), ("two", lambda: rows(10))]
     write_shards(tmp_path, sources, STEPS, shard_rows=10)
