@@ -21,8 +21,9 @@ from fairlead.artifacts.manifest import read_manifest
 from fairlead.config.parse import load
 from fairlead.config.refine import ExecutorConfig, RefineConfig
 from fairlead.errors import ExitCode, UserError
+from fairlead.pipeline.first_pass import FirstPass
 from fairlead.pipeline.refine import refine
-from fairlead.pipeline.refine_tasks import executor_of
+from fairlead.pipeline.refine_tasks import ReadAndFilter, executor_of
 
 WORDS = ("river", "mountain", "teacher", "window", "market", "silver", "letter", "garden", "engine", "winter", "copper")
 NAMES = ("train.jsonl", "held_out.jsonl", "dropped.jsonl", "contamination.jsonl")
@@ -126,7 +127,13 @@ def counting(made):
     return write
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c in a terminal", "sigterm"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="ctrl-c in a terminal"),
+        pytest.param(signal.SIGTERM, id="sigterm", marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_stops_all_processes(here, number):
     process, workers, work = started("run", tasks=2)
     if number == signal.SIGINT:
@@ -149,6 +156,14 @@ def test_what_is_wrong_with_a_file_is_told_as_without_tasks(here, workers):
     with pytest.raises(UserError) as spread:
         run("spread", "executor.kind=local", "executor.tasks=2", f"executor.workers={workers}")
     assert vars(spread.value) == vars(alone.value)
+
+
+def test_a_task_sees_relative_paths_from_where_the_run_began(here, tmp_path_factory, monkeypatch):
+    config = load(RefineConfig, None, ["data=a.jsonl", "shard_rows=20"])
+    step = ReadAndFilter(FirstPass(config, (("a.jsonl", Path("a.jsonl")),), Path("work")))
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    step.run()
+    assert len(list((here / "work").glob("*-[0-9]*.json"))) == 4
 
 
 def test_other_tasks_are_no_other_stage(here, capsys):
