@@ -158,6 +158,14 @@ def test_what_is_wrong_with_a_file_is_told_as_without_tasks(here, workers):
     assert vars(spread.value) == vars(alone.value)
 
 
+def test_what_is_left_out_is_told_once(here, capfd):
+    rows = [{"text": sentence(random.Random(2), 30)}] * 50 + [{"text": "x", "not_a_page": "an image"}]
+    (here / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["data=c.jsonl", "shard_rows=20", "executor.kind=local", "executor.tasks=4"]
+    refine(load(RefineConfig, None, ["output=run", *words]))
+    assert capfd.readouterr().err.count("1 rows left out") == 1
+
+
 def test_a_task_sees_relative_paths_from_where_the_run_began(here, tmp_path_factory, monkeypatch):
     config = load(RefineConfig, None, ["data=a.jsonl", "shard_rows=20"])
     step = ReadAndFilter(FirstPass(config, (("a.jsonl", Path("a.jsonl")),), Path("work")))

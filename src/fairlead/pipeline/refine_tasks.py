@@ -46,8 +46,9 @@ class ReadAndFilter(PipelineStep):
         """Make them."""
         _settle(self.first_pass.config.executor)
         parts = parts_of(rank, num_tasks=world_size, num_files=len(self.first_pass.files))
+        say = _say if parts[0].first == 0 else _nothing  # tasks that share a file all read it; one tells of it
         with chdir(self.folder):
-            self.first_pass.run(_say, parts=parts, after_shard=self._count)
+            self.first_pass.run(say, parts=parts, after_shard=self._count)
         return data
 
     def _count(self, shard: Shard) -> None:
@@ -123,3 +124,7 @@ def _settle(config: ExecutorConfig) -> None:
 
 def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
+
+
+def _nothing(text: str) -> None:
+    pass
