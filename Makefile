@@ -65,6 +65,7 @@ docs: $(STAMP)
 
 # Ratios to peers on this machine; results go to bench/results/. Use nothing else of the machine meanwhile.
 BENCH_ENV := OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),$(shell nproc 2>/dev/null || echo 2)) HF_HUB_OFFLINE=1
+ONE_CORE := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=1
 BENCH := $(BENCH_ENV) $(BIN)/python bench/compare.py
 
 bench: fetch
@@ -74,7 +75,10 @@ bench: fetch
 bench-full: fetch
 	$(BENCH) --install trl
 	$(BENCH) --install trl-ppo
+	$(BENCH) --install dedup
 	$(BENCH) decode rollout sft-packed sft-masters sft-unpacked reward dpo own-reward own-dpo grpo grpo-mixed ppo ppo-mixed
+	$(ONE_CORE) $(BIN)/python bench/compare.py dedup dedup-datatrove
+	$(ONE_CORE) $(BIN)/python bench/dedup_scale.py
 	$(BENCH_ENV) $(BIN)/python bench/memory.py
 	$(BENCH_ENV) $(BIN)/python bench/rates.py
 	$(BENCH_ENV) $(BIN)/python bench/scaling.py

@@ -22,6 +22,16 @@ the scripts in `bench/sides/`. This page is made from `bench/results/` by `pytho
 """
 
 
+DEDUP = """
+## Near-duplicates
+
+fairlead verifies each pair by its true similarity. {scale}
+
+![CPU time and memory against documents](dedup.svg)
+"""
+HEAD = ["| work | against | fairlead | peer | ratio | wanted | peak memory | machine |", "|---" * 8 + "|"]
+
+
 def newest(name: str) -> dict[str, Any] | None:
     """The last result of a work; its files begin with their date."""
     found = sorted(path for path in (BENCH / "results").glob("*.json") if path.stem[11:] == name)
@@ -30,10 +40,11 @@ def newest(name: str) -> dict[str, Any] | None:
 
 def main() -> None:
     """Write the page and its picture."""
-    results = {name: result for name in WORKS if (result := newest(name))}
-    lines = [OPENING, "| work | against | fairlead | peer | ratio | wanted | peak memory | machine |", "|---" * 8 + "|"]
-    lines += [_line(name, result) for name, result in results.items()]
-    lines += ["", *_others(), *_on_a_gpu()]
+    found = {name: result for name in WORKS if (result := newest(name))}
+    apart = {name: result for name, result in found.items() if name.startswith("dedup")}  # would dwarf the others' bars
+    results = {name: result for name, result in found.items() if name not in apart}
+    lines = [OPENING, *HEAD, *(_line(name, result) for name, result in results.items())]
+    lines += ["", *_others(), *_on_a_gpu(), *_near_duplicates(apart)]
     (DOCS / "speed.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     draw(results)
 
@@ -86,6 +97,20 @@ def _on_a_gpu() -> list[str]:
         peak = f"{result['memory']['ratio']:.2f} of the peer's"
         lines.append(f"| `{name}` | {result['peer']['name']} | {ratio} | {peak} | {result['environment']['gpu']} |")
     return lines
+
+
+def _near_duplicates(results: dict[str, dict[str, Any]]) -> list[str]:
+    """A section of its own: ratios to peers, and the cost of many documents."""
+    scale = newest("dedup-scale")
+    if not results or not scale:
+        return []
+    most = scale["rows"][-1]
+    told = (
+        f"{most['documents']:,} documents, read back from shards, take {most['sketch_seconds']:.0f} CPU seconds to "
+        f"sketch, {most['compare_seconds']:.0f} to compare, and {most['peak_bytes'] / 1e6:.0f} MB "
+        f"({scale['wanted_bytes'] / 1e9:.0f} GB were allowed)."
+    )
+    return [DEDUP.format(scale=told), *HEAD, *(_line(name, result) for name, result in results.items())]
 
 
 def draw(results: dict[str, dict[str, Any]]) -> None:

@@ -76,10 +76,15 @@ WORKS = {
         prepare=("rows.py", "pairs", "responses"),
     ),
     "dedup": Work(
-        what="near-duplicates among 20,000 documents of 500 characters, one core, each verified",
+        what="near-duplicates among 20,000 documents of 500 characters, by CPU time, each verified",
         unit="documents", wanted=5,
         ours="fairlead_dedup.py", peer="datasketch_dedup.py", peer_name="datasketch", environment="dedup",
         prepare=("documents.py",), agree={"duplicates": 0.02},
+    ),
+    "dedup-datatrove": Work(
+        what="the same; datatrove takes what shares a band for a duplicate", unit="documents", wanted=5,
+        ours="fairlead_dedup.py", peer="datatrove_dedup.py", peer_name="datatrove MinHash", environment="dedup",
+        prepare=("documents.py",),
     ),
     "grpo": Work(
         what="full GRPO, 4 prompts x 8 responses of 64 tokens, 2 optimizer steps, a rule as reward", unit="tokens",

@@ -44,6 +44,31 @@ class MixConfig(Section):
     """Rows to keep in all; 0 keeps as many as the shares allow."""
 
 
+class ExecutorConfig(Section):
+    """Who reads and filters: this process, or tasks of datatrove. The result is the same, to the byte."""
+
+    kind: Literal["", "local", "slurm", "ray"] = ""
+    """Processes of this machine, jobs of Slurm, or Ray, by datatrove's executor; empty for this process alone."""
+    tasks: PositiveInt = 1
+    """Tasks that the files are shared out to; a file's shards, where tasks are more than files."""
+    workers: PositiveInt = 1
+    """Tasks at work at the same time."""
+    partition: str = ""
+    """Slurm's partition."""
+    time: str = Field(default="01:00:00", pattern=r"^(\d+-)?\d{1,2}:\d\d:\d\d$")
+    """Slurm's limit for a task, [DAYS-]HOURS:MINUTES:SECONDS."""
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        if not self.kind and (self.tasks > 1 or self.workers > 1):
+            raise ValueError("executor.tasks and executor.workers need executor.kind")
+        if self.kind != "slurm" and (self.partition or self.time != ExecutorConfig.model_fields["time"].default):
+            raise ValueError("executor.partition and executor.time are for executor.kind=slurm")
+        if self.kind == "slurm" and not self.partition:
+            raise ValueError("executor.kind=slurm needs executor.partition")
+        return self
+
+
 class RefineConfig(FilesConfig):
     """From any files to clean and accounted-for training data."""
 
@@ -65,6 +90,8 @@ class RefineConfig(FilesConfig):
     """Write train and held_out as JSON lines, or as Parquet, which a training can stream."""
     shard_rows: PositiveInt = 20_000
     """Rows that are read, filtered and saved at a time; an interrupted run goes on behind the last of these."""
+    executor: ExecutorConfig = ExecutorConfig()
+    """Who reads and filters."""
     seed: int = Field(default=42, ge=0, lt=2**31)
     """Decides which rows are held out or left out by the mix."""
 

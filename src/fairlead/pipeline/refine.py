@@ -19,13 +19,11 @@ from fairlead.config.common import RuntimeConfig
 from fairlead.config.refine import RefineConfig
 from fairlead.data.benchmark_items import read_benchmarks
 from fairlead.data.decontaminate import Benchmarks
-from fairlead.data.filters.pii import masked
-from fairlead.data.filters.steps import steps_of
 from fairlead.data.language import is_chinese
-from fairlead.data.load import check_rejections, read_records
+from fairlead.data.load import check_rejections
 from fairlead.data.parquet_rows import parquet_pieces
 from fairlead.data.refine.decide import STEPS, Decisions, decide
-from fairlead.data.refine.shards import READING, Reader, Shard, loss, write_shards
+from fairlead.data.refine.shards import READING, Reader, Shard, loss
 from fairlead.data.sources import expand
 from fairlead.data.starter import licences, resolve_paths
 from fairlead.data.streams import sha256_stored
@@ -34,6 +32,7 @@ from fairlead.errors import UserError
 from fairlead.evaluate.refine_page import refine_page
 from fairlead.evaluate.refine_summary import RefineSummary, StepCount
 from fairlead.pipeline.datasets import finished, held
+from fairlead.pipeline.first_pass import FirstPass
 from fairlead.records import Record, Rejection
 from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.interrupts import Interrupts
@@ -51,9 +50,8 @@ def refine(config: RefineConfig) -> Path:
     digests = {str(path): sha256_stored(path) for paths in sources.values() for path in paths}
     benchmark_files = expand(config.contamination.against) if config.contamination.against else []
     against = {str(path): sha256_stored(path) for path in benchmark_files}
-    identity = inside_run(
-        {"config": config.model_dump(mode="json"), "data": files_by_name(digests | against)}, Path(config.output)
-    )
+    options = config.model_dump(mode="json", exclude={"executor"})  # who does the work does not change the result
+    identity = inside_run({"config": options, "data": files_by_name(digests | against)}, Path(config.output))
     if finished(folder, identity, runtime):
         return folder
     began = time.monotonic()
@@ -88,14 +86,10 @@ def _filtered(
     config: RefineConfig, sources: dict[str, list[Path]], work: Path, runtime: Runtime, interrupts: Interrupts
 ) -> list[Shard]:
     """All rows read and filtered, a shard at a time."""
-
-    def opened(path: Path) -> Iterator[Record | Rejection]:
-        rows = read_records(path, columns=config.reading["columns"], encoding=config.reading["encoding"])
-        for note in rows.notes:
-            runtime.say(f"refine: {path}: {note}")
-        yield from rows
-        for reason, count in rows.left_out.items():
-            runtime.say(f"refine: {path}: {count} rows left out: {reason}")
+    files = tuple((name, path) for name, paths in sources.items() for path in paths)
+    first_pass = FirstPass(config, files, work)
+    if config.executor.kind and not first_pass.is_done:
+        _in_tasks(first_pass, runtime)
 
     def tell(shard: Shard) -> None:
         runtime.say(f"refine: {shard.source}: {shard.rows_in} rows read, {shard.rows_out} left")
@@ -103,15 +97,23 @@ def _filtered(
             runtime.say("refine: stopped behind a shard; the same command goes on from there")
             raise SystemExit(interrupts.exit_code)
 
-    show = partial(masked, config=config.filters.pii)  # what goes for another reason may hold it too
-    files = [(name, partial(opened, path)) for name, paths in sources.items() for path in paths]
-    work.mkdir(parents=True, exist_ok=True)
-    shards = write_shards(
-        work, files, steps_of(config.filters), shard_rows=config.shard_rows, after_shard=tell, show=show
-    )
+    shards = first_pass.run(runtime.say, after_shard=tell)
     for name in sources:
         _check_unreadable([shard for shard in shards if shard.source == name], config)
     return shards
+
+
+def _in_tasks(first_pass: FirstPass, runtime: Runtime) -> None:
+    """The first pass by datatrove's executor; what it finished is then found in the shards."""
+    try:
+        from fairlead.pipeline.refine_tasks import run_tasks  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        kind = first_pass.config.executor.kind
+        raise UserError(
+            f"a package is not installed ({error})", where=f"executor.kind={kind}",
+            fix="pip install 'fairlead[datatrove]'",
+        ) from error  # fmt: skip
+    run_tasks(first_pass, runtime.say)
 
 
 def _check_unreadable(shards: Sequence[Shard], config: RefineConfig) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -35,3 +37,23 @@ class Interrupts:
         if self.received is not None:
             os._exit(128 + number)
         self.received = signal.Signals(number)
+
+
+@contextmanager
+def exit_at_once() -> Generator[None]:
+    """While active both signals end this process by SystemExit, for a wait whose work others do and save."""
+    before = {number: signal.signal(number, _exit) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_ctrl_c() -> None:
+    """A terminal sends it to every process; the one that started this one will end it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the handler's signature
+    raise SystemExit(ExitCode.TERMINATED if number == signal.SIGTERM else ExitCode.INTERRUPTED)

@@ -1,12 +1,15 @@
 """First pass: rows are read and filtered, and saved shard by shard, so that a killed run goes on behind the last one.
 
-A shard holds the kept records of `shard_rows` consecutive rows of one file (`NNNNN.jsonl`), what became of the others
-(`NNNNN.dropped.jsonl`), and its account (`NNNNN.json`), which is written last: a shard with an account is finished.
+A shard holds the kept records of `shard_rows` consecutive rows of one file (`FFFFF-NNNNN.jsonl`: number of the file and
+of its shard), what became of the others (`.dropped.jsonl`), and its account (`.json`), which is written last: a shard
+with an account is finished. The last shard of a file is the one that is not full. Names and contents say nothing of who
+made a shard, so any number of tasks may share them out, and another number may go on.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -49,32 +52,61 @@ class Shard:
             yield from map(orjson.loads, file)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one of many tasks makes of the file at this position: its shard `first`, and from there every so manieth."""
+
+    file: int
+    first: int = 0
+    every: int = 1
+
+
+def parts_of(task: int, *, num_tasks: int, num_files: int) -> list[Part]:
+    """The share of one task: whole files where there are enough, else some shards of one file.
+
+    Every shard is in the share of exactly one task.
+    """
+    if num_files >= num_tasks:
+        return [Part(file) for file in range(task, num_files, num_tasks)]
+    file = task % num_files
+    return [Part(file, task // num_files, len(range(file, num_tasks, num_files)))]
+
+
+Opens = Callable[[], Iterable[Record | Rejection]]  # the rows of a file, from its beginning
+
+
 def write_shards(
-    folder: Path, sources: Sequence[tuple[str, Callable[[], Iterable[Record | Rejection]]]], steps: dict[str, Step],
-    *, shard_rows: int, after_shard: Callable[[Shard], None] = lambda _: None, show: Callable[[str], str] = str,
+    folder: Path, sources: Sequence[tuple[str, Opens]], steps: dict[str, Step],
+    *, shard_rows: int, parts: Sequence[Part] | None = None, after_shard: Callable[[Shard], None] = lambda _: None,
+    show: Callable[[str], str] = str,
 ) -> list[Shard]:  # fmt: skip
-    """All sources through all steps; finished shards are taken as they lie there.
+    """All sources through all steps, or only these parts; finished shards are taken as they lie there.
 
     A source is its name and what opens its rows. `after_shard` is called after each new shard, and may stop the run;
     `show` is what may be told of the text of a dropped row.
     """
     shards: list[Shard] = []
-    for source, open_rows in sources:
-        rows: Iterator[Record | Rejection] | None = None
-        number = 0
-        while True:
-            path = folder / f"{len(shards):05d}"
-            shard = _finished(path)
+    for part in [Part(file) for file in range(len(sources))] if parts is None else parts:
+        source, open_rows = sources[part.file]
+        for path, found in _shards_or_rows(folder, part, open_rows, shard_rows):
+            if isinstance(found, Shard):
+                shards.append(found)
+            else:
+                shards.append(_write(path, source, found, steps, show))
+                after_shard(shards[-1])
+    return shards
+
+
+def all_finished(folder: Path, *, num_files: int, shard_rows: int) -> bool:
+    """Whether every shard of every file is there."""
+    for file in range(num_files):
+        for number in count():
+            shard = _finished(_path(folder, file, number))
             if shard is None:
-                if rows is None:
-                    rows = islice(open_rows(), number * shard_rows, None)
-                shard = _write(path, source, islice(rows, shard_rows), steps, show)
-                after_shard(shard)
-            shards.append(shard)
-            number += 1
+                return False
             if shard.rows_in < shard_rows:
                 break
-    return shards
+    return True
 
 
 class Reader:
@@ -154,6 +186,43 @@ def _filtered(
         changed[name] += bool(outcome.changed)
         record = outcome.record
     return record
+
+
+def _shards_or_rows(
+    folder: Path, part: Part, open_rows: Opens, shard_rows: int
+) -> Iterator[tuple[Path, "Shard | _Counted"]]:
+    """Each shard of a part as it lies there, or the rows for it; the file is opened where one is missing."""
+    rows: Iterator[Record | Rejection] | None = None
+    position = 0
+    for number in count():
+        path = _path(folder, part.file, number)
+        found: Shard | _Counted | None = _finished(path)
+        if found is None:
+            rows = iter(open_rows()) if rows is None else rows
+            begin, position = number * shard_rows - position, (number + 1) * shard_rows
+            found = _Counted(islice(rows, begin, begin + shard_rows))
+        if number % part.every == part.first:
+            yield path, found
+        if isinstance(found, _Counted):
+            deque(found, maxlen=0)  # rows of another task's shard are passed over
+        if found.rows_in < shard_rows:
+            return
+
+
+class _Counted(Iterator[Record | Rejection]):
+    """Rows, and how many of them were taken."""
+
+    def __init__(self, rows: Iterator[Record | Rejection]) -> None:
+        self.rows_in, self._rows = 0, rows
+
+    def __next__(self) -> Record | Rejection:
+        row = next(self._rows)
+        self.rows_in += 1
+        return row
+
+
+def _path(folder: Path, file: int, number: int) -> Path:
+    return folder / f"{file:05d}-{number:05d}"
 
 
 def _finished(path: Path) -> Shard | None:
