@@ -18,6 +18,7 @@ from fairlead.data.streams import MAX_RATIO, MAX_ROW_BYTES, Row, archive_of, com
 from fairlead.errors import ExitCode, UserError
 
 _BATCH_ROWS = 256
+_ROW_BYTES = 64  # that a row takes at least, though all its values were null
 _TOO_LONG = "\udcfe"  # stands for a line that was passed over
 
 
@@ -132,9 +133,19 @@ def _batch_rows(path: Path, file: BinaryIO, batches: Iterator[pa.RecordBatch]) -
     limit, size, number = max(MAX_RATIO * os.fstat(file.fileno()).st_size, MAX_ROW_BYTES), 0, 0
     for batch in batches:
         batch.validate(full=True)  # without it a broken offset is followed wherever it leads
-        size += batch.nbytes
-        if size > limit:  # one value, said once, may stand for millions of rows
+        size += batch.nbytes + _ROW_BYTES * batch.num_rows
+        if size > limit:  # one value, said once, or none at all, may stand for millions of rows
             raise unpacks_too_far(path, limit, os.fstat(file.fileno()).st_size)
-        for row in batch.to_pylist():
+        for row in _rows_of(batch):
             number += 1
             yield number, row
+
+
+def _rows_of(batch: pa.RecordBatch) -> list[Row]:
+    """The rows of a batch; of one with values that Python has no type for, such as the year 10000, the reason."""
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        if batch.num_rows == 1:
+            return [f"a value cannot be read: {str(error).splitlines()[0]}"]
+        return [row for index in range(batch.num_rows) for row in _rows_of(batch.slice(index, 1))]

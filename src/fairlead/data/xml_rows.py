@@ -22,6 +22,8 @@ def xml_rows(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
     reader = _Reader(path)
     with stream:
         while piece := stream.read(_PIECE_BYTES):
+            while UNREADABLE_BYTES.startswith((piece[-1:], piece[-2:])) and (more := stream.read(1)):
+                piece += more
             # A document may declare an encoding, but the stream is UTF-8, with a mark where bytes had no meaning
             reader.feed(piece.replace(UNREADABLE_BYTES, "\ufffd".encode()))
             yield from reader.taken()

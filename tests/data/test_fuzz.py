@@ -1,0 +1,220 @@
+"""What fuzzing of the readers found, and a short run of it over each (experiments/fuzz_readers.py is the long one)."""
+
+import io
+import json
+import time
+import zipfile
+from random import Random
+
+import orjson
+import pyarrow as pa
+import pytest
+
+from experiments.fuzz_targets import LAYOUT_ROWS, TARGETS, mutate_rows, mutated
+from fairlead.data.html_text import html_text
+from fairlead.data.layouts import LAYOUTS, detect
+from fairlead.data.load import read_records
+from fairlead.data.sources import read_rows
+from fairlead.errors import UserError
+
+
+@pytest.mark.parametrize("reader", TARGETS)
+def test_nothing_is_found_in_a_short_run(reader, tmp_path):
+    target = TARGETS[reader]
+    for number, data in enumerate(mutated(target, target.seeds, Random(3), count=150)):
+        began = time.process_time()
+        try:
+            target.read(data, tmp_path)
+        except Exception as error:
+            raise AssertionError(f"input {number}: {data!r}") from error
+        assert time.process_time() - began < 5, f"input {number}: {data!r}"
+
+
+def test_a_finding_of_a_short_run_is_seen(monkeypatch, tmp_path):
+    monkeypatch.setattr("fairlead.data.json_rows._reason", lambda line, error: error.no_such_attribute)
+    with pytest.raises(AssertionError, match=r"input \d+: b"):
+        test_nothing_is_found_in_a_short_run("jsonl", tmp_path)
+
+
+def test_seeds_hold_every_layout_in_order():
+    for layout, rows in zip(LAYOUTS, LAYOUT_ROWS, strict=True):
+        found = [detect(row) for row in rows]
+        assert found == [layout] * len(rows)
+
+
+@pytest.mark.parametrize("reader", ["jsonl", "rows"])
+def test_changes_are_made_and_depend_on_the_seed_alone(reader):
+    target = TARGETS[reader]
+    first, again, other = (list(mutated(target, target.seeds, Random(seed), count=60)) for seed in (1, 1, 2))
+    assert first == again != other
+    num_changed = len(set(first) - set(target.seeds))
+    assert num_changed > 40
+
+
+def test_rows_stay_json_when_values_change():
+    target = TARGETS["rows"]
+    rng = Random(5)
+    changed = [mutate_rows(rng.choice(target.seeds), rng, target.seeds, target.words) for _ in range(50)]
+    for data in changed:
+        for line in data.splitlines():
+            json.loads(line)
+
+
+# --- found
+
+
+def response(headers: bytes, body: bytes = b"<p>x") -> bytes:
+    block = b"HTTP/1.1 200 OK\r\n" + headers + b"\r\n\r\n" + body
+    return b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: %d\r\n\r\n" % len(block) + block
+
+
+def archive(name: str = "a.jsonl", data: bytes = b'{"text": "x"}\n') -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    return sink.getvalue()
+
+
+def patched(data: bytes, mark: bytes, offset: int, new: bytes) -> bytes:
+    at = data.rindex(mark) + offset
+    return data[:at] + new + data[at + len(new) :]
+
+
+def arrow(column: pa.Array) -> bytes:
+    batch = pa.record_batch({"text": pa.array(["x"] * len(column)), "other": column})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def read(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    return [row for _, row in read_rows(tmp_path / name)]
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("&#" + "9" * 4301 + ";b", "\ufffdb"),  # more digits than int() takes
+        ("&#" + "0" * 4301 + "65;b", "Ab"),
+        ("&#1114112;&#0;&#x41;&#65;&#00065;&#;", "\ufffd\ufffdAAA&#;"),
+        ("<" + "a" * 60_000, "<" + "a" * 60_000),  # took time by the square of the length
+    ],
+    ids=["digits", "zeros", "numbers", "name"],
+)
+def test_html(html, text):
+    began = time.process_time()
+    assert html_text(html) == text
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "text"),
+    [
+        (b"Content-Type: text/html; charset=a\0b", b"<p>\xc3\xa9", "é"),
+        (b"Content-Type: text/html; a*" + b"9" * 4301 + b"=x", b"<p>x", "x"),
+        (b'Content-Type: text/html; a="' + b";" * 60_000, b"<p>x", "x"),
+        (b"Content-Type: text/html; charset=unicode-escape", b"<p>\\ud800", "\\ud800"),
+        (b"Content-Type: text/html; charset=utf-7", b"<p>+2AA-", "+2AA-"),
+        (b'Content-Type: text/html; Charset = "ISO-8859-1"', b"<p>\xe9", "é"),
+    ],
+    ids=["nul", "continuation", "semicolons", "unicode-escape", "utf-7", "quoted"],
+)
+def test_charsets_of_pages(tmp_path, headers, body, text):
+    began = time.process_time()
+    (row,) = read(tmp_path, "a.warc", response(headers, body))
+    assert row["text"] == text
+    assert orjson.dumps(row)
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    "name", ["./a.jsonl", "b//a.jsonl", "x/" * 3000 + "y.zip/a.jsonl"], ids=["dot", "slashes", "long"]
+)
+def test_odd_names_in_archives(tmp_path, name):
+    assert read(tmp_path, "a.zip", archive(name)) == [{"text": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (patched(archive(), b"PK\1\2", 6, b"\x63"), "zip file version 9.9"),
+        (archive("é.jsonl").replace("é".encode(), b"\xff\xff"), "can't decode byte 0xff"),
+    ],
+    ids=["version", "name"],
+)
+def test_damaged_archives(tmp_path, data, message):
+    with pytest.raises(UserError, match=f"the zip file is damaged .*{message}"):
+        read(tmp_path, "a.zip", data)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([2**31 - 1, 0], pa.int32()).cast(pa.date32()),
+        pa.array([2**62, 0]).cast(pa.timestamp("us")),
+        pa.array([1, 0]).cast(pa.timestamp("ns")),
+        pa.array([2**62, 0]).cast(pa.duration("s")),
+    ],
+    ids=["date", "time", "nanoseconds", "duration"],
+)
+def test_values_that_python_has_no_type_for_are_bad_rows(tmp_path, column):
+    bad, good = read(tmp_path, "a.arrow", arrow(column))
+    assert isinstance(bad, str)
+    assert bad.startswith("a value cannot be read: ")
+    assert good["text"] == "x"
+    outcomes = list(read_records(tmp_path / "a.arrow"))
+    assert [type(outcome).__name__ for outcome in outcomes] == ["Rejection", "Document"]
+
+
+def test_two_fields_of_one_name_in_a_value(tmp_path):
+    pair = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    (row,) = read(tmp_path, "a.arrow", arrow(pair))
+    assert "duplicate field names" in row
+
+
+def test_rows_of_nothing_are_counted(tmp_path):
+    batch = pa.record_batch([pa.nulls(1 << 21)], names=["a"])
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    with pytest.raises(UserError, match="unpacks to far more"):
+        read(tmp_path, "a.arrow", sink.getvalue())
+
+
+@pytest.mark.parametrize("shift", range(3))
+def test_unreadable_bytes_where_xml_is_cut_into_pieces(tmp_path, shift):
+    head = b'<?xml version="1.0"?><rows><row text="'
+    data = head + b"x" * ((64 << 10) - len(head) - 3 + shift) + b"\xff" + b'"/></rows>'
+    (tmp_path / "a.xml").write_bytes(data)
+    ((_, row),) = read_rows(tmp_path / "a.xml", encoding="gb18030")
+    assert row["text"].endswith("x\ufffd")
+
+
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ raise_exception() }}", "it fails: .*missing 1 required positional argument"),
+        ("{{ strftime_now(5) }}", "it fails: .*must be str"),
+        ("{{ messages[0].pop('x') }}", "it fails: 'x'"),
+        ("\ud800", "it cannot be parsed: .*surrogates not allowed"),
+        (CHAT + "\ue0009\ue001", "private characters"),
+        ("{{ 1" + "+1" * 32_000 + " }}", "writes message 1"),  # ended the process: a stack that is too small
+        ("{% if 0 %}" + "{%elif 0%}" * 6_500 + "{% endif %}", "writes message 1"),
+        ("a" * 70_000, "it has 70000 characters, more than 65536"),
+    ],
+    ids=["arguments", "types", "methods", "surrogate", "marker", "operators", "elifs", "long"],
+)
+def test_templates(template, reason):
+    from fairlead.data.chat_template import ChatTemplate
+    from tiny import tiny_tokenizer
+
+    with pytest.raises(UserError, match=reason):
+        ChatTemplate(tiny_tokenizer(template))
