@@ -27,27 +27,24 @@ from random import Random
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "tests")]
 
 MAX_SECONDS = 5
 MAX_RSS_MIB = 1536
 MAX_ADDRESSES = 6 << 30
 MAX_RESTARTS = 20  # after a signal, a hang or too much memory, which end a child
-STATS = {
-    name: re.compile(rf"stat::{name}:\s+(\d+)")
-    for name in ("number_of_executed_units", "peak_rss_mb", "slowest_unit_time_sec")
-}
-COVERAGE = re.compile(r"\bcov: (\d+)")
-RUNS = re.compile(r"^#(\d+)\s", re.MULTILINE)
+INPUTS, PEAK_MIB, SLOWEST = "number_of_executed_units", "peak_rss_mb", "slowest_unit_time_sec"
+HEADER = """| reader | minutes | inputs | inputs/s | branches | slowest, s | peak MiB | findings |
+|---|---|---|---|---|---|---|---|"""
 
 
 @dataclass
 class Campaign:
-    """What a campaign of one reader came to. Coverage counts branches of fairlead.data, after the seeds and at the end."""
+    """What a campaign of one reader came to; coverage counts branches of fairlead.data, of the seeds and at the end."""
 
     reader: str
     seconds: float = 0.0
-    executions: int = 0
+    inputs: int = 0
     coverage_of_seeds: int = 0
     coverage: int = 0
     peak_mib: int = 0
@@ -55,24 +52,23 @@ class Campaign:
     findings: list[str] = field(default_factory=list)
 
     def add(self, log: str) -> None:
-        """Take the figures out of libFuzzer's report of one child."""
-        stats = {name: int(found[1]) if (found := wanted.search(log)) else 0 for name, wanted in STATS.items()}
-        runs = [int(number) for number in RUNS.findall(log)]
-        self.executions += stats["number_of_executed_units"] or max(runs, default=0)
-        self.peak_mib = max(self.peak_mib, stats["peak_rss_mb"])
-        self.slowest_seconds = max(self.slowest_seconds, stats["slowest_unit_time_sec"])
-        covered = [int(number) for number in COVERAGE.findall(log)]
-        self.coverage_of_seeds = self.coverage_of_seeds or next(iter(covered), 0)
+        """Take the figures out of libFuzzer's report of one child, which has no statistics where it was cut short."""
+        stats = {name: int(value) for name, value in re.findall(r"^stat::(\w+):\s+(\d+)", log, re.MULTILINE)}
+        seen = [int(number) for number in re.findall(r"^#(\d+)\s", log, re.MULTILINE)]
+        covered = [int(number) for number in re.findall(r"\bcov: (\d+)", log)]
+        self.inputs += stats.get(INPUTS, max(seen, default=0))
+        self.peak_mib = max(self.peak_mib, stats.get(PEAK_MIB, 0))
+        self.slowest_seconds = max(self.slowest_seconds, stats.get(SLOWEST, 0))
+        first = re.search(r"INITED\s+cov: (\d+)", log)
+        self.coverage_of_seeds = self.coverage_of_seeds or (int(first[1]) if first else 0)
         self.coverage = max(self.coverage, *covered, 0)
 
     def __str__(self) -> str:
-        return (
-            f"| {self.reader} | {self.seconds / 60:.1f} | {self.executions:,} | {self.executions / self.seconds:,.0f} | "
-            f"{self.coverage_of_seeds} -> {self.coverage} | {self.slowest_seconds} | {self.peak_mib} | {len(self.findings)} |"
-        )
-
-
-HEADER = "| reader | minutes | inputs | inputs/s | branches | slowest, s | peak MiB | findings |\n|---|---|---|---|---|---|---|---|"
+        cells = (
+            self.reader, f"{self.seconds / 60:.1f}", f"{self.inputs:,}", f"{self.inputs / self.seconds:,.0f}",
+            f"{self.coverage_of_seeds} -> {self.coverage}", self.slowest_seconds, self.peak_mib, len(self.findings),
+        )  # fmt: skip
+        return f"| {' | '.join(map(str, cells))} |"
 
 
 def run_campaign(reader: str, minutes: float, folder: Path, seed: int) -> Campaign:
@@ -104,7 +100,7 @@ def fuzz(reader: str, seconds: int, folder: Path, seed: int) -> None:
     import atheris  # noqa: PLC0415  only a child needs it
 
     with atheris.instrument_imports(include=["fairlead.data"]):
-        from fuzz_targets import MAX_BYTES, TARGETS, shared_pieces  # noqa: PLC0415
+        from experiments.fuzz_targets import MAX_BYTES, TARGETS, shared_pieces  # noqa: PLC0415
     target = TARGETS[reader]
     seeds = (*target.seeds, *shared_pieces(target, ROOT.parent / "shared" / "data"))
     corpus = folder / "corpus"
@@ -127,8 +123,8 @@ def fuzz(reader: str, seconds: int, folder: Path, seed: int) -> None:
         return target.mutate(bytes(data), rng, seeds, target.words)[:max_size]
 
     options = {
-        "max_total_time": seconds, "timeout": MAX_SECONDS, "rss_limit_mb": MAX_RSS_MIB, "max_len": MAX_BYTES, "seed": seed,
-        "print_final_stats": 1, "artifact_prefix": f"{folder}/findings/", "len_control": 0,
+        "max_total_time": seconds, "timeout": MAX_SECONDS, "rss_limit_mb": MAX_RSS_MIB, "max_len": MAX_BYTES,
+        "seed": seed, "print_final_stats": 1, "artifact_prefix": f"{folder}/findings/", "len_control": 0,
     }  # fmt: skip
     atheris.Setup(
         [__file__, *(f"-{key}={value}" for key, value in options.items()), str(corpus)], read, custom_mutator=mutate
@@ -150,7 +146,7 @@ def keep(folder: Path, data: bytes, error: BaseException) -> None:
 
 def replay(reader: str, path: Path) -> None:
     """Read one input again, and let its exception through."""
-    from fuzz_targets import TARGETS  # noqa: PLC0415  after the arguments are known
+    from experiments.fuzz_targets import TARGETS  # noqa: PLC0415  after the arguments are known
 
     with tempfile.TemporaryDirectory() as work:
         began = time.monotonic()
@@ -174,7 +170,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.replay:
         replay(args.readers[0], args.replay)
         return 0
-    from fuzz_targets import TARGETS  # noqa: PLC0415  a child imports it with eyes on every branch
+    from experiments.fuzz_targets import TARGETS  # noqa: PLC0415  a child imports it with eyes on every branch
 
     folder = args.folder or Path(tempfile.mkdtemp(prefix="fuzz-"))
     print(f"corpora and findings: {folder}\n{HEADER}", flush=True)

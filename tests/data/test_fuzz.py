@@ -10,7 +10,8 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from experiments.fuzz_targets import LAYOUT_ROWS, TARGETS, mutate_rows, mutated
+from experiments.fuzz_seeds import LAYOUT_ROWS
+from experiments.fuzz_targets import TARGETS, mutate_rows, mutated
 from fairlead.data.html_text import html_text
 from fairlead.data.layouts import LAYOUTS, detect
 from fairlead.data.load import read_records
