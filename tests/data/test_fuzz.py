@@ -12,6 +12,7 @@ import pytest
 
 from experiments.fuzz_seeds import LAYOUT_ROWS
 from experiments.fuzz_targets import TARGETS, mutate_rows, mutated
+from fairlead.data.benchmark_items import read_benchmarks
 from fairlead.data.html_text import html_text
 from fairlead.data.layouts import LAYOUTS, detect
 from fairlead.data.load import read_records
@@ -191,6 +192,11 @@ def test_unreadable_bytes_where_xml_is_cut_into_pieces(tmp_path, shift):
     (tmp_path / "a.xml").write_bytes(data)
     ((_, row),) = read_rows(tmp_path / "a.xml", encoding="gb18030")
     assert row["text"].endswith("x\ufffd")
+
+
+def test_a_table_by_name_with_numbers_inside(tmp_path):
+    (tmp_path / "a.csv.jsonl").write_text('{"n": 1}\n{"n": "x"}\n')
+    assert [item.text for item in read_benchmarks([tmp_path / "a.csv.jsonl"])] == ["n", "x"]
 
 
 CHAT = (
