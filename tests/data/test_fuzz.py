@@ -185,6 +185,17 @@ def test_rows_of_nothing_are_counted(tmp_path):
         read(tmp_path, "a.arrow", sink.getvalue())
 
 
+def test_a_batch_that_claims_more_bytes_than_there_is_memory(tmp_path):
+    batch = pa.record_batch({"text": ["x"]})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    data = sink.getvalue()
+    assert data[160:168] == (16).to_bytes(8, "little")  # the length of its body
+    with pytest.raises(UserError, match=r"the Arrow file is damaged \(MemoryError\)"):
+        read(tmp_path, "a.arrow", data[:160] + (1 << 60).to_bytes(8, "little") + data[168:])
+
+
 @pytest.mark.parametrize("shift", range(3))
 def test_unreadable_bytes_where_xml_is_cut_into_pieces(tmp_path, shift):
     head = b'<?xml version="1.0"?><rows><row text="'
@@ -192,6 +203,22 @@ def test_unreadable_bytes_where_xml_is_cut_into_pieces(tmp_path, shift):
     (tmp_path / "a.xml").write_bytes(data)
     ((_, row),) = read_rows(tmp_path / "a.xml", encoding="gb18030")
     assert row["text"].endswith("x\ufffd")
+
+
+def test_a_row_without_turns_among_transcripts(tmp_path):
+    rows = [{"instruction": f"{start}q\nAssistant:", "output": "a"} for start in ("Human:", "Human:", "", "x\nHuman:")]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    reasons = [getattr(outcome, "reason", "") for outcome in read_records(tmp_path / "a.jsonl")]
+    assert reasons[:2] == ["", ""]
+    assert all(reason.startswith('the instruction does not begin with "Human:"') for reason in reasons[2:])
+
+
+@pytest.mark.parametrize(("encoding", "fix"), [("utf-16", "encoding=utf-16-le"), ("utf-32", "convert it")])
+def test_a_file_without_the_mark_that_its_encoding_needs(tmp_path, encoding, fix):
+    (tmp_path / "a.txt").write_bytes("text".encode(f"{encoding}-le"))
+    with pytest.raises(UserError, match="no byte order mark") as caught:
+        list(read_rows(tmp_path / "a.txt", encoding=encoding))
+    assert fix in caught.value.fix
 
 
 def test_a_table_by_name_with_numbers_inside(tmp_path):

@@ -19,6 +19,7 @@ from fairlead.errors import ExitCode, UserError
 
 _BATCH_ROWS = 256
 _ROW_BYTES = 64  # that a row takes at least, though all its values were null
+_DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError)  # the last for a size that cannot be
 _TOO_LONG = "\udcfe"  # stands for a line that was passed over
 
 
@@ -83,7 +84,7 @@ def parquet_rows(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
             table = pq.ParquetFile(file, pre_buffer=False)
             _check_names(path, table.schema_arrow.names)
             yield from _batch_rows(path, file, table.iter_batches(batch_size=_BATCH_ROWS))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except _DAMAGE as error:
         raise damaged(path, "Parquet", error) from None
 
 
@@ -97,7 +98,7 @@ def arrow_rows(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
             _check_names(path, reader.schema.names)
             batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else iter(reader)
             yield from _batch_rows(path, file, (part for batch in batches for part in _parts(batch)))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except _DAMAGE as error:
         raise damaged(path, "Arrow", error) from None
 
 
