@@ -221,6 +221,12 @@ def test_a_file_without_the_mark_that_its_encoding_needs(tmp_path, encoding, fix
     assert fix in caught.value.fix
 
 
+def test_names_of_columns_with_unreadable_bytes(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"q\xed\tx\n" + b"y\t1\n" * 3)
+    with pytest.raises(UserError, match=r"a.tsv:1: the names of the columns are not UTF-8"):
+        read_benchmarks([tmp_path / "a.tsv"])
+
+
 def test_a_table_by_name_with_numbers_inside(tmp_path):
     (tmp_path / "a.csv.jsonl").write_text('{"n": 1}\n{"n": "x"}\n')
     assert [item.text for item in read_benchmarks([tmp_path / "a.csv.jsonl"])] == ["n", "x"]

@@ -26,8 +26,8 @@ _TOO_LONG = "\udcfe"  # stands for a line that was passed over
 def csv_rows(path: Path, stream: BinaryIO, *, delimiter: str, encoding: str) -> Iterator[tuple[int, Row]]:
     """Rows of a UTF-8 stream with the line each begins on; the first line that is not blank names the columns.
 
-    A name that comes twice gets a number: `a`, `a (2)`. Raises UserError (65) where quotes do not match: what follows
-    cannot be told apart any more.
+    A name that comes twice gets a number: `a`, `a (2)`. Raises UserError (65) where quotes do not match, because
+    what follows cannot be told apart any more, and for names with bytes that stand for no character.
     """
     csv.field_size_limit(MAX_ROW_BYTES)
     with stream:
@@ -35,6 +35,10 @@ def csv_rows(path: Path, stream: BinaryIO, *, delimiter: str, encoding: str) -> 
         reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
         try:
             header = _names(next((cells for cells in reader if any(cell.strip() for cell in cells)), []))
+            if any(UNREADABLE in name for name in header):
+                what = f"the names of the columns are not {encoding.upper()}: some bytes stand for no character"
+                fix = "say encoding=..., or mend that line"
+                raise UserError(what, where=f"{path}:{reader.line_num}", fix=fix, exit_code=ExitCode.BAD_DATA)
             first_line = reader.line_num + 1
             for cells in reader:
                 if cells:
