@@ -103,11 +103,11 @@ def fuzz(reader: str, seconds: int, folder: Path, seed: int) -> None:
         from experiments.fuzz_targets import MAX_BYTES, TARGETS, shared_pieces  # noqa: PLC0415
     target = TARGETS[reader]
     seeds = (*target.seeds, *shared_pieces(target, ROOT.parent / "shared" / "data"))
-    corpus = folder / "corpus"
+    corpus, work = folder / "corpus", folder / "work"
     corpus.mkdir(exist_ok=True)
+    work.mkdir(exist_ok=True)
     for data in seeds:
         (corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data[:MAX_BYTES])
-    work = Path(tempfile.mkdtemp())
     resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESSES, MAX_ADDRESSES))
 
     def read(data: bytes) -> None:
@@ -172,6 +172,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     from experiments.fuzz_targets import TARGETS  # noqa: PLC0415  a child imports it with eyes on every branch
 
+    if unknown := set(args.readers) - TARGETS.keys():
+        parser.error(f"no reader is called {', '.join(unknown)}; there are {', '.join(TARGETS)}")
     folder = args.folder or Path(tempfile.mkdtemp(prefix="fuzz-"))
     print(f"corpora and findings: {folder}\n{HEADER}", flush=True)
     found = 0

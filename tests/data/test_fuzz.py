@@ -10,6 +10,7 @@ import orjson
 import pyarrow as pa
 import pytest
 
+from experiments.fuzz_readers import Campaign, keep
 from experiments.fuzz_seeds import LAYOUT_ROWS
 from experiments.fuzz_targets import TARGETS, mutate_rows, mutated
 from fairlead.data.benchmark_items import read_benchmarks
@@ -60,6 +61,30 @@ def test_rows_stay_json_when_values_change():
     for data in changed:
         for line in data.splitlines():
             json.loads(line)
+
+
+LOG = """#83\tINITED cov: 226 ft: 455 corp: 9/12930b exec/s: 0 rss: 120Mb
+#512\tNEW    cov: 241 ft: 470 corp: 10/13kb lim: 65536 exec/s: 99 rss: 121Mb L: 5/9 MS: 1 Custom-
+"""
+END = "stat::number_of_executed_units: 969\nstat::slowest_unit_time_sec:    2\nstat::peak_rss_mb:              124\n"
+
+
+def test_figures_of_a_campaign_whose_first_child_was_ended_by_an_input():
+    campaign = Campaign("csv", seconds=60.0)
+    campaign.add(LOG)
+    campaign.add(LOG.replace("226", "230").replace("241", "238") + END)
+    assert str(campaign) == "| csv | 1.0 | 1,481 | 25 | 226 -> 241 | 2 | 124 | 0 |"
+
+
+def test_of_each_kind_of_finding_the_shortest_input_is_kept(tmp_path):
+    for data, divisor in ((b"long", 0), (b"s", 0), (b"longer", 0), (b"other", "")):
+        try:
+            1 / divisor
+        except (ZeroDivisionError, TypeError) as error:
+            keep(tmp_path, data, error)
+    kept = {path.name.split(".")[0]: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".txt"}
+    assert kept == {"ZeroDivisionError": b"s", "TypeError": b"other"}
+    assert all("Traceback" in path.read_text() for path in tmp_path.glob("*.txt"))
 
 
 # --- found
@@ -245,12 +270,11 @@ CHAT = (
         ("{{ strftime_now(5) }}", "it fails: .*must be str"),
         ("{{ messages[0].pop('x') }}", "it fails: 'x'"),
         ("\ud800", "it cannot be parsed: .*surrogates not allowed"),
-        (CHAT + "\ue0009\ue001", "private characters"),
+        ("\ue0009\ue001" + CHAT, "private characters"),
         ("{{ 1" + "+1" * 32_000 + " }}", "writes message 1"),  # ended the process: a stack that is too small
-        ("{% if 0 %}" + "{%elif 0%}" * 6_500 + "{% endif %}", "writes message 1"),
         ("a" * 70_000, "it has 70000 characters, more than 65536"),
     ],
-    ids=["arguments", "types", "methods", "surrogate", "marker", "operators", "elifs", "long"],
+    ids=["arguments", "types", "methods", "surrogate", "marker", "operators", "long"],
 )
 def test_templates(template, reason):
     from fairlead.data.chat_template import ChatTemplate
