@@ -257,6 +257,21 @@ def test_a_table_by_name_with_numbers_inside(tmp_path):
     assert [item.text for item in read_benchmarks([tmp_path / "a.csv.jsonl"])] == ["n", "x"]
 
 
+def test_elements_in_each_other_without_end(tmp_path):
+    rows = b"<rows>" + b"<a>" * 199 + b"x" + b"</a>" * 199 + b"<b/></rows>"
+    assert read(tmp_path, "a.xml", rows) == [{"a": "x"}, {}]
+    with pytest.raises(UserError, match="nested more than 200 levels deep"):  # one open tag in memory each
+        read(tmp_path, "a.xml", b"<a>" * 100_000)
+
+
+def test_a_row_of_xml_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("fairlead.data.xml_rows.MAX_ROW_BYTES", 200_000)
+    rows = b"<rows>" + (b"<row>" + b"<text>x</text>" * 9000 + b"</row>") * 3 + b"</rows>"
+    assert [len(row["text"]) for row in read(tmp_path, "a.xml", rows)] == [9000] * 3
+    with pytest.raises(UserError, match="a tag or a row has more than"):
+        read(tmp_path, "a.xml", b"<rows><row>" + b"<text>x</text>" * 30_000)
+
+
 CHAT = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
