@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import time
 import zipfile
 from random import Random
@@ -250,6 +251,16 @@ def test_names_of_columns_with_unreadable_bytes(tmp_path):
     (tmp_path / "a.tsv").write_bytes(b"q\xed\tx\n" + b"y\t1\n" * 3)
     with pytest.raises(UserError, match=r"a.tsv:1: the names of the columns are not UTF-8"):
         read_benchmarks([tmp_path / "a.tsv"])
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xe9.jsonl")
+    try:
+        path.write_text('{"text": 1}')
+    except OSError:
+        pytest.skip("the file system has no such names")
+    with pytest.raises(UserError, match="the name of the file is not UTF-8"):
+        read_records(path)
 
 
 def test_a_table_by_name_with_numbers_inside(tmp_path):
