@@ -5,6 +5,7 @@ import json
 import os
 import time
 import zipfile
+from dataclasses import asdict
 from random import Random
 
 import orjson
@@ -13,7 +14,7 @@ import pytest
 
 from experiments.fuzz_readers import Campaign, keep
 from experiments.fuzz_seeds import LAYOUT_ROWS
-from experiments.fuzz_targets import TARGETS, mutate_rows, mutated
+from experiments.fuzz_targets import ATOMS, TARGETS, mutate_rows, mutated
 from fairlead.data.benchmark_items import read_benchmarks
 from fairlead.data.html_text import html_text
 from fairlead.data.layouts import LAYOUTS, detect
@@ -44,6 +45,23 @@ def test_seeds_hold_every_layout_in_order():
     for layout, rows in zip(LAYOUTS, LAYOUT_ROWS, strict=True):
         found = [detect(row) for row in rows]
         assert found == [layout] * len(rows)
+
+
+@pytest.mark.parametrize("rows", LAYOUT_ROWS, ids=[layout.name for layout in LAYOUTS])
+def test_rows_of_other_layouts_and_broken_fields_are_rejected_or_read(rows, tmp_path):
+    """The first rows decide on the layout, by which all others are read."""
+    others = [row for other in LAYOUT_ROWS for row in other]
+    broken = [row | {key: value} for row in rows for key in row for value in ATOMS]
+    missing = [{key: row[key] for key in row if key != gone} for row in rows for gone in row]
+    name = detect(rows[0]).name
+    given = rows * 1000 + others + broken + missing
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join(map(orjson.dumps, given)))
+    stream = read_records(path)
+    num_outcomes = sum(len(orjson.dumps(asdict(outcome))) > 0 for outcome in stream)
+    assert stream.layout.name == name
+    if stream.layout.gather is None and name not in ("self-instruct", "chapters"):  # which give several records a row
+        assert num_outcomes + sum(stream.left_out.values()) == len(given)
 
 
 @pytest.mark.parametrize("reader", ["jsonl", "rows"])
@@ -251,6 +269,13 @@ def test_names_of_columns_with_unreadable_bytes(tmp_path):
     (tmp_path / "a.tsv").write_bytes(b"q\xed\tx\n" + b"y\t1\n" * 3)
     with pytest.raises(UserError, match=r"a.tsv:1: the names of the columns are not UTF-8"):
         read_benchmarks([tmp_path / "a.tsv"])
+
+
+def test_a_row_without_a_score_among_scored_ones(tmp_path):
+    rows = [{"prompt": "q", "response": "a", "score": 1}] * 2 + [{"prompt": "q", "response": "a"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    *_, last = read_records(tmp_path / "a.jsonl")
+    assert last.reason.startswith("the field `helpfulness` is missing")
 
 
 def test_a_name_that_is_not_utf8(tmp_path):
