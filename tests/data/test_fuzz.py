@@ -10,6 +10,7 @@ from random import Random
 
 import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from experiments.fuzz_readers import Campaign, keep
@@ -238,6 +239,15 @@ def test_a_batch_that_claims_more_bytes_than_there_is_memory(tmp_path):
     assert data[160:168] == (16).to_bytes(8, "little")  # the length of its body
     with pytest.raises(UserError, match=r"the Arrow file is damaged \(MemoryError\)"):
         read(tmp_path, "a.arrow", data[:160] + (1 << 60).to_bytes(8, "little") + data[168:])
+
+
+def test_a_bomb_of_parquet_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("fairlead.data.tables.MAX_ROW_BYTES", 1 << 20)
+    monkeypatch.setattr("fairlead.data.tables._batch_rows", None)
+    table = pa.table({"text": ["x" * (4 << 20)]})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False, write_statistics=False)
+    with pytest.raises(UserError, match="unpacks to far more"):
+        next(read_rows(tmp_path / "a.parquet"))
 
 
 @pytest.mark.parametrize("shift", range(3))

@@ -87,6 +87,8 @@ def parquet_rows(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
         with _seekable(path, stream) as file:
             table = pq.ParquetFile(file, pre_buffer=False)
             _check_names(path, table.schema_arrow.names)
+            groups = map(table.metadata.row_group, range(table.num_row_groups))
+            _check_size(path, file, sum(group.total_byte_size for group in groups))
             yield from _batch_rows(path, file, table.iter_batches(batch_size=_BATCH_ROWS))
     except _DAMAGE as error:
         raise damaged(path, "Parquet", error) from None
@@ -135,15 +137,22 @@ def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def _batch_rows(path: Path, file: BinaryIO, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, Row]]:
-    limit, size, number = max(MAX_RATIO * os.fstat(file.fileno()).st_size, MAX_ROW_BYTES), 0, 0
+    size, number = 0, 0
     for batch in batches:
         batch.validate(full=True)  # without it a broken offset is followed wherever it leads
-        size += batch.nbytes + _ROW_BYTES * batch.num_rows
-        if size > limit:  # one value, said once, or none at all, may stand for millions of rows
-            raise unpacks_too_far(path, limit, os.fstat(file.fileno()).st_size)
+        size += batch.nbytes + _ROW_BYTES * batch.num_rows  # one value, said once, may stand for millions of rows
+        _check_size(path, file, size)
         for row in _rows_of(batch):
             number += 1
             yield number, row
+
+
+def _check_size(path: Path, file: BinaryIO, num_bytes: int) -> None:
+    """Refuse a file whose rows take far more than it does."""
+    stored_bytes = os.fstat(file.fileno()).st_size
+    limit = max(MAX_RATIO * stored_bytes, MAX_ROW_BYTES)
+    if num_bytes > limit:
+        raise unpacks_too_far(path, limit, stored_bytes)
 
 
 def _rows_of(batch: pa.RecordBatch) -> list[Row]:
