@@ -6,6 +6,7 @@ import os
 import time
 import zipfile
 from dataclasses import asdict
+from pathlib import Path
 from random import Random
 
 import orjson
@@ -248,6 +249,22 @@ def test_a_bomb_of_parquet_is_refused_before_it_is_unpacked(tmp_path, monkeypatc
     pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False, write_statistics=False)
     with pytest.raises(UserError, match="unpacks to far more"):
         next(read_rows(tmp_path / "a.parquet"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="addresses are counted by Linux")
+def test_damaged_zst_files_leave_no_memory_behind(tmp_path):
+    def num_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * 4096
+
+    def read_one() -> None:
+        with pytest.raises(UserError, match="the zstd file is damaged"):
+            read(tmp_path, "a.jsonl.zst", b"no zstd")
+
+    read_one()
+    before = num_bytes()
+    for _ in range(100):
+        read_one()
+    assert num_bytes() - before < 10 << 20  # 100 buffers of 256 KiB are 25 MiB
 
 
 @pytest.mark.parametrize("shift", range(3))

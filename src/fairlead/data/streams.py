@@ -8,7 +8,7 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
@@ -152,17 +152,22 @@ def _unpacked(path: Path, file: BinaryIO, suffix: str) -> Iterator[bytes]:
     try:
         match suffix:
             case ".gz":
-                stream: Any = gzip.GzipFile(fileobj=file)
+                read: Callable[[int], bytes] = gzip.GzipFile(fileobj=file).read
             case ".xz":
-                stream = lzma.LZMAFile(file)  # noqa: SIM115  closed with the file
+                read = lzma.LZMAFile(file).read
             case _:
-                stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
-        while chunk := stream.read(CHUNK_BYTES):
+                read = _zstd_reader(file)
+        while chunk := read(CHUNK_BYTES):
             yield chunk
     except UserError:  # of the archive around it
         raise
     except _DAMAGE as error:
         raise damaged(path, COMPRESSIONS[suffix], error) from None
+
+
+def _zstd_reader(file: BinaryIO) -> Callable[[int], bytes]:
+    stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+    return lambda num_bytes: stream.read_buffer(num_bytes).to_pybytes()  # its read() never frees the bytes of a failure
 
 
 def _counted(path: Path, chunks: Iterator[bytes], stored_bytes: int) -> Iterator[bytes]:
