@@ -85,10 +85,10 @@ def run_campaign(reader: str, minutes: float, folder: Path, seed: int) -> Campai
             child = subprocess.run([sys.executable, __file__, reader, *options], stdout=log, stderr=log, check=False)
         text = (folder / f"log-{restart}.txt").read_text(encoding="utf-8", errors="replace")
         campaign.add(text)
-        if child.returncode:
-            ended_by = [path.name for path in folder.glob("findings/*-*") if path.name in text]
-            if not ended_by:
-                raise SystemExit(f"{reader}: the child ended with {child.returncode}:\n{text[-3000:]}")
+        if child.returncode and "INITED" not in text:
+            raise SystemExit(f"{reader}: the child could not begin:\n{text[-3000:]}")
+        if child.returncode and not any(path.name in text for path in folder.glob("findings/*-*")):
+            (folder / "findings" / f"ended-{restart}").write_text(text[-3000:], encoding="utf-8")  # no input alone
     campaign.seconds = time.monotonic() - began
     campaign.findings = sorted(path.name for path in folder.glob("findings/*") if path.suffix != ".txt")
     (folder / "campaign.json").write_text(json.dumps(asdict(campaign), indent=1), encoding="utf-8")

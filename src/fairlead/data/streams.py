@@ -154,7 +154,7 @@ def _unpacked(path: Path, file: BinaryIO, suffix: str) -> Iterator[bytes]:
             case ".gz":
                 read: Callable[[int], bytes] = gzip.GzipFile(fileobj=file).read
             case ".xz":
-                read = lzma.LZMAFile(file).read
+                read = lzma.LZMAFile(file).read  # noqa: SIM115  closed with the file
             case _:
                 read = _zstd_reader(file)
         while chunk := read(CHUNK_BYTES):
