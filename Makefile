@@ -5,6 +5,7 @@
 #   make demo TORCH_INDEX=URL   take torch from this extra index (the CPU one of PyTorch's install page saves 3 GB)
 #   make test, make check       the tests; linters, types, layers and generated docs
 #   make test-full, test-gpu    the slow ones too; those that need a CUDA device
+#   make fuzz                   every reader of files fed with broken ones for a minute each, or MINUTES=10
 #   make bench, make bench-full fairlead beside its peers, each in an environment of its own: 20 minutes, or all works
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell $(p) -c 'import sys; print(1 if (3, 11) <= sys.version_info < (3, 14) else "")' 2>/dev/null),$(p))))
@@ -12,6 +13,8 @@ VENV ?= .venv
 TORCH_INDEX ?=
 DEMO ?=
 TESTS ?=
+MINUTES ?= 1
+READERS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -20,7 +23,7 @@ PIP_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 MPLBACKEND=Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-gpu check fetch docs bench bench-full clean lock resolve
+.PHONY: help setup demo test test-full test-gpu check fetch docs fuzz bench bench-full clean lock resolve
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +65,11 @@ check: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py
+
+# Guided by coverage: atheris lies in a folder of its own and is no dependency. READERS="csv xml" names some of them.
+fuzz: $(STAMP)
+	@test -d build/fuzz/atheris || $(BIN)/python -m pip install --quiet --no-deps --target build/fuzz atheris==3.0.0
+	$(TEST_ENV) PYTHONPATH=build/fuzz $(BIN)/python experiments/fuzz_readers.py $(READERS) --minutes $(MINUTES)
 
 # Ratios to peers on this machine; results go to bench/results/. Use nothing else of the machine meanwhile.
 BENCH_ENV := OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),$(shell nproc 2>/dev/null || echo 2)) HF_HUB_OFFLINE=1

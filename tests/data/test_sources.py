@@ -526,7 +526,7 @@ def test_rows_before_a_fault_of_xml_are_given(tmp_path):
 def test_a_tag_that_is_too_long(tmp_path, monkeypatch):
     monkeypatch.setattr("fairlead.data.xml_rows.MAX_ROW_BYTES", 100_000)
     (tmp_path / "a.xml").write_text(f"<r><row a='{'x' * 400_000}'/></r>")
-    with pytest.raises(UserError, match="a tag has more than"):
+    with pytest.raises(UserError, match="a tag or a row has more than"):
         list(read_rows(tmp_path / "a.xml"))
 
 

@@ -48,7 +48,7 @@ def _texts(path: Path) -> Iterator[str]:
         found = list(_walk(row))
         if not found and table:
             found = [*list(row)[: position == 0], *list(row.values())[:1]]
-        yield from (text for text in found if text.strip())
+        yield from (text for text in found if isinstance(text, str) and text.strip())
 
 
 def _walk(document: Any) -> Iterator[str]:

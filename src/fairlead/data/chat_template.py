@@ -8,8 +8,10 @@ direct render, character by character, or the conversation is refused.
 
 import json
 import re
+import threading
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -21,6 +23,8 @@ from fairlead.errors import ExitCode, UserError
 from fairlead.records import Message
 
 FUEL = 10_000_000  # template instructions in one render: thousands of turns fit, a nested-loop bomb stops in a moment
+MAX_TEMPLATE_CHARS = 64 << 10
+_PARSER_STACK_BYTES = 128 << 20  # minijinja calls itself once per operator of an expression, and per elif
 
 PLAIN_TEMPLATE = (
     "{{ opening }}{% for message in messages %}"
@@ -31,7 +35,7 @@ PLAIN_TEMPLATE = (
 )
 """What a tokenizer without a chat template gets (GPT-2, OPT, BLOOM and other base models)."""
 
-_MARKER = re.compile("\ue000(\\d+)\ue001")
+_MARKER = re.compile("\ue000([0-9]{1,7})\ue001")
 _GENERATION_TAG = re.compile(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})")  # transformers' own tag; it renders nothing
 
 TokenRole = Literal["system", "user", "assistant", "template"]
@@ -174,6 +178,8 @@ class ChatTemplate:
         marked = [Message(message.role, f"\ue000{index}\ue001") for index, message in enumerate(messages)]
         pieces = _MARKER.split(self.render(marked, add_generation_prompt=add_generation_prompt))
         order = [int(index) for index in pieces[1::2]]
+        if any(index >= len(messages) for index in order):
+            raise _refused("it writes private characters (U+E000 and U+E001) of its own", "".join(pieces[::2]))
         for index, message in enumerate(messages):
             if order.count(index) != 1:
                 times = f"writes message {index + 1} ({message.role}) {order.count(index)} times"
@@ -318,21 +324,37 @@ def _renderer(tokenizer: Any) -> tuple[str, Callable[[list[dict[str, str]], bool
     environment.add_global("raise_exception", _raise_exception)
     environment.add_global("strftime_now", _strftime_now)
     try:
-        environment.add_template("chat", _GENERATION_TAG.sub(_untagged, text))
-    except minijinja.TemplateError as error:
-        raise _refused(f"it cannot be parsed: {error.message}", text[:200]) from error
+        _parse(environment, _GENERATION_TAG.sub(_untagged, text))
+    except (minijinja.TemplateError, ValueError) as error:
+        raise _refused(f"it cannot be parsed: {_first_line(error)}", text[:200]) from error
 
     def render(messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        roles = ", ".join(message["role"] for message in messages[:8])  # before the template can change them
         try:
             # `tools` and `documents` stay undefined: templates ask `{% if tools %}` or `is defined`
             return environment.render_template(
                 "chat", messages=messages, add_generation_prompt=add_generation_prompt, **variables
             )
-        except (minijinja.TemplateError, ValueError) as error:
-            roles = ", ".join(message["role"] for message in messages[:8])
-            raise _refused(f"it fails: {str(error).splitlines()[0]}", f"a conversation of {roles}") from error
+        except Exception as error:  # a template may call methods of lists and dicts, which raise what they like
+            raise _refused(f"it fails: {_first_line(error)}", f"a conversation of {roles}") from error
 
     return source, render
+
+
+def _parse(environment: minijinja.Environment, text: str) -> None:
+    """Add the template `chat`, in a thread with room for the deepest one: too small a stack would end the process."""
+    if len(text) > MAX_TEMPLATE_CHARS:
+        raise ValueError(f"it has {len(text)} characters, more than {MAX_TEMPLATE_CHARS}")
+    usual = threading.stack_size(_PARSER_STACK_BYTES)
+    try:
+        with ThreadPoolExecutor(1) as parser:
+            parser.submit(environment.add_template, "chat", text).result()
+    finally:
+        threading.stack_size(usual)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _untagged(tag: re.Match[str]) -> str:

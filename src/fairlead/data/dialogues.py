@@ -72,6 +72,8 @@ def alpaca(row: dict[str, Any]) -> Draft:
 def belle_dialogue(row: dict[str, Any]) -> Draft:
     """BELLE's multi-turn rows: all rounds before the answer in one instruction."""
     pieces = BELLE_TURN.split(text(row, "instruction"))
+    if pieces[0].strip() or len(pieces) < 3:
+        raise BadRowError('the instruction does not begin with "Human:"')
     return Draft((*with_system(row, named_turns(pieces)), _assistant(text(row, "output"))))
 
 

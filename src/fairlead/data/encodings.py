@@ -60,6 +60,10 @@ def as_utf8(path: Path, stream: BinaryIO, head: bytes, encoding: str | None) -> 
         elif encoding is None:
             _check_utf8(path, head)
         return stream, name
+    if name in ("utf-16", "utf-32") and not mark_of(head):
+        fix = "say encoding=utf-16-le or utf-16-be" if name == "utf-16" else "convert it to UTF-8"
+        what = f"the file is said to be {name.upper()} and has no byte order mark, which would say how to read it"
+        raise UserError(what, where=str(path), fix=fix, exit_code=ExitCode.BAD_DATA)
     text = io.TextIOWrapper(stream, name, errors=MARKING, newline="")
     return as_stream(_transcoded(text), stream), name
 

@@ -6,7 +6,7 @@ number (20 KB of "<a " take 5 seconds), and pages come from anyone. Here every c
 
 import re
 from collections.abc import Iterator
-from html import unescape
+from html import unescape as unescape_html
 
 _HIDDEN = {"noscript", "template", "svg", "iframe", "object", "canvas"}
 _RAW = ("script", "style")  # what stands inside is no HTML
@@ -19,11 +19,12 @@ _GAPS = dict.fromkeys(("br", "div", "li", "tr", "dt", "dd", "option", "label", "
 )  # fmt: skip
 """What stands between the text of such an element and its neighbours; all other elements are part of their line."""
 
-# A tag does not reach over the next "<", and its quotes are tried once: no way back, so no squares
+# A tag does not reach over the next "<", and its name and quotes are tried once: no way back, so no squares
 _TOKEN = re.compile(
-    r"""<(?:(?P<rest>!--|[!?])|(?P<end>/?)(?P<name>[a-zA-Z][\w:-]*)"""
+    r"""<(?:(?P<rest>!--|[!?])|(?P<end>/?)(?P<name>[a-zA-Z][\w:-]*+)"""
     r"""(?:(?:[^<>"']|"[^"<]*"|'[^'<]*')*+(?P<empty>(?<=/))?>|[^<>]*+>))"""
 )
+_DIGITS = re.compile(r"(?<=&#)0*([0-9]{1,8})[0-9]*")  # 8 are more than any character has; int() takes no more than 4300
 _RAW_END = {name: re.compile(f"</{name}", re.IGNORECASE) for name in _RAW}
 
 
@@ -36,6 +37,11 @@ def html_text(html: str) -> str:
             lines.pass_tag(tag)
     lines.end_block("")
     return "".join(lines.pieces)
+
+
+def unescape(text: str) -> str:
+    """Text with its character references resolved; a number that is no character is U+FFFD, however long."""
+    return unescape_html(_DIGITS.sub(r"\1", text))
 
 
 def _tokens(html: str) -> Iterator[tuple[str, str]]:

@@ -89,7 +89,7 @@ def _texts_of(answers: list[dict[str, Any]], key: str) -> tuple[str, ...]:
 def graded_one(row: dict[str, Any]) -> Draft:
     """One response and its score, or HelpSteer's helpfulness."""
     key = "score" if row.get("score") is not None else "helpfulness"
-    return Draft(prompt(row), (text(row, "response"),), (number(row[key], f"`{key}`"),))
+    return Draft(prompt(row), (text(row, "response"),), (number(required(row, key), f"`{key}`"),))
 
 
 # --- pairs

@@ -100,6 +100,7 @@ def read_rows(path: Path | str, *, encoding: str | None = None) -> Iterator[tupl
 def open_rows(path: Path | str, *, encoding: str | None = None) -> Rows:
     """As `read_rows`, with what there is to tell; missing, empty and unknown files are refused at once."""
     path = _only_member(Path(path))
+    _check_name(path)
     form = _format(path)
     if not form:
         got = path.suffix or "no suffix"
@@ -148,6 +149,15 @@ def _only_member(path: Path) -> Path:
         fix = f"name one: {found[0]}" if found else "name a file with rows"
         raise UserError("the archive holds not one data file", where=str(path), got=names, fix=fix, exit_code=_BAD)
     return found[0]
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that JSON cannot hold: records say where they come from."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        what = "the name of the file is not UTF-8"
+        raise UserError(what, where=ascii(str(path)), fix="rename it", exit_code=_BAD) from None
 
 
 def _check_head(path: Path, head: bytes) -> None:

@@ -4,10 +4,11 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
@@ -151,17 +152,22 @@ def _unpacked(path: Path, file: BinaryIO, suffix: str) -> Iterator[bytes]:
     try:
         match suffix:
             case ".gz":
-                stream: Any = gzip.GzipFile(fileobj=file)
+                read: Callable[[int], bytes] = gzip.GzipFile(fileobj=file).read
             case ".xz":
-                stream = lzma.LZMAFile(file)  # noqa: SIM115  closed with the file
+                read = lzma.LZMAFile(file).read  # noqa: SIM115  closed with the file
             case _:
-                stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
-        while chunk := stream.read(CHUNK_BYTES):
+                read = _zstd_reader(file)
+        while chunk := read(CHUNK_BYTES):
             yield chunk
     except UserError:  # of the archive around it
         raise
     except _DAMAGE as error:
         raise damaged(path, COMPRESSIONS[suffix], error) from None
+
+
+def _zstd_reader(file: BinaryIO) -> Callable[[int], bytes]:
+    stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+    return lambda num_bytes: stream.read_buffer(num_bytes).to_pybytes()  # its read() never frees the bytes of a failure
 
 
 def _counted(path: Path, chunks: Iterator[bytes], stored_bytes: int) -> Iterator[bytes]:
@@ -191,7 +197,8 @@ def unpacks_too_far(path: Path, limit: int, stored_bytes: int) -> UserError:
 
 def archive_of(path: Path) -> Path | None:
     """The archive that a path `archive.zip/member` reaches into, or None for a path of the file system."""
-    return next((parent for parent in path.parents if parent.suffix == ARCHIVE and parent.is_file()), None)
+    # Not Path.is_file, which raises for a name that is too long
+    return next((way for way in path.parents if way.suffix == ARCHIVE and os.path.isfile(way)), None)  # noqa: PTH113
 
 
 def members(archive: Path) -> list[Path]:
@@ -203,7 +210,7 @@ def members(archive: Path) -> list[Path]:
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = opened.infolist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except (*_DAMAGE, ValueError) as error:
         raise damaged(archive, "zip", error) from None
     if len(entries) > MAX_MEMBERS:
         raise _refused(archive, f"{len(entries)} members", f"at most {MAX_MEMBERS} members")
@@ -234,9 +241,9 @@ def _member(archive: Path, name: str) -> tuple[BinaryIO, int]:
         raise UserError(f"the archive has no member {name}", where=str(archive), fix=fix, exit_code=_MISSING)
     try:
         with zipfile.ZipFile(archive) as opened:  # stays open as long as its member
-            entry = opened.getinfo(name)
+            entry = next(entry for entry in opened.infolist() if archive / entry.filename == archive / name)
             file = opened.open(entry)
-    except _DAMAGE as error:
+    except (*_DAMAGE, ValueError) as error:
         raise damaged(archive, "zip", error) from None
     return as_stream(_counted(archive / name, _read_member(archive, file), entry.compress_size), file), entry.file_size
 

@@ -18,14 +18,16 @@ from fairlead.data.streams import MAX_RATIO, MAX_ROW_BYTES, Row, archive_of, com
 from fairlead.errors import ExitCode, UserError
 
 _BATCH_ROWS = 256
+_ROW_BYTES = 64  # that a row takes at least, though all its values were null
+_DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError)  # the last for a size that cannot be
 _TOO_LONG = "\udcfe"  # stands for a line that was passed over
 
 
 def csv_rows(path: Path, stream: BinaryIO, *, delimiter: str, encoding: str) -> Iterator[tuple[int, Row]]:
     """Rows of a UTF-8 stream with the line each begins on; the first line that is not blank names the columns.
 
-    A name that comes twice gets a number: `a`, `a (2)`. Raises UserError (65) where quotes do not match: what follows
-    cannot be told apart any more.
+    A name that comes twice gets a number: `a`, `a (2)`. Raises UserError (65) where quotes do not match, because
+    what follows cannot be told apart any more, and for names with bytes that stand for no character.
     """
     csv.field_size_limit(MAX_ROW_BYTES)
     with stream:
@@ -33,6 +35,10 @@ def csv_rows(path: Path, stream: BinaryIO, *, delimiter: str, encoding: str) -> 
         reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
         try:
             header = _names(next((cells for cells in reader if any(cell.strip() for cell in cells)), []))
+            if any(UNREADABLE in name for name in header):
+                what = f"the names of the columns are not {encoding.upper()}: some bytes stand for no character"
+                fix = "say encoding=..., or mend that line"
+                raise UserError(what, where=f"{path}:{reader.line_num}", fix=fix, exit_code=ExitCode.BAD_DATA)
             first_line = reader.line_num + 1
             for cells in reader:
                 if cells:
@@ -81,8 +87,10 @@ def parquet_rows(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
         with _seekable(path, stream) as file:
             table = pq.ParquetFile(file, pre_buffer=False)
             _check_names(path, table.schema_arrow.names)
+            groups = map(table.metadata.row_group, range(table.num_row_groups))
+            _check_size(path, file, sum(group.total_byte_size for group in groups))
             yield from _batch_rows(path, file, table.iter_batches(batch_size=_BATCH_ROWS))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except _DAMAGE as error:
         raise damaged(path, "Parquet", error) from None
 
 
@@ -96,7 +104,7 @@ def arrow_rows(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
             _check_names(path, reader.schema.names)
             batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else iter(reader)
             yield from _batch_rows(path, file, (part for batch in batches for part in _parts(batch)))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except _DAMAGE as error:
         raise damaged(path, "Arrow", error) from None
 
 
@@ -129,12 +137,29 @@ def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def _batch_rows(path: Path, file: BinaryIO, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, Row]]:
-    limit, size, number = max(MAX_RATIO * os.fstat(file.fileno()).st_size, MAX_ROW_BYTES), 0, 0
+    size, number = 0, 0
     for batch in batches:
         batch.validate(full=True)  # without it a broken offset is followed wherever it leads
-        size += batch.nbytes
-        if size > limit:  # one value, said once, may stand for millions of rows
-            raise unpacks_too_far(path, limit, os.fstat(file.fileno()).st_size)
-        for row in batch.to_pylist():
+        size += batch.nbytes + _ROW_BYTES * batch.num_rows  # one value, said once, may stand for millions of rows
+        _check_size(path, file, size)
+        for row in _rows_of(batch):
             number += 1
             yield number, row
+
+
+def _check_size(path: Path, file: BinaryIO, num_bytes: int) -> None:
+    """Refuse a file whose rows take far more than it does."""
+    stored_bytes = os.fstat(file.fileno()).st_size
+    limit = max(MAX_RATIO * stored_bytes, MAX_ROW_BYTES)
+    if num_bytes > limit:
+        raise unpacks_too_far(path, limit, stored_bytes)
+
+
+def _rows_of(batch: pa.RecordBatch) -> list[Row]:
+    """The rows of a batch; of one with values that Python has no type for, such as the year 10000, the reason."""
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        if batch.num_rows == 1:
+            return [f"a value cannot be read: {str(error).splitlines()[0]}"]
+        return [row for index in range(batch.num_rows) for row in _rows_of(batch.slice(index, 1))]

@@ -1,5 +1,6 @@
 """Web pages of a WARC file (ISO 28500), as crawlers write them, and their text. No torch here."""
 
+import codecs
 import re
 import zlib
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ MAX_PAGE_BYTES = 4 << 20  # of one page; html.parser takes about a second for ea
 MAX_HEADER_LINES = 200
 _MAX_LINE_BYTES = 64 << 10
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
-_NO_CHARSETS = ("punycode", "idna", "unicode_escape", "raw_unicode_escape")  # Python knows them, the web does not
+_PARAMETER = re.compile(r"charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE | re.ASCII)
+_NO_CHARSETS = ("punycode", "idna", "unicode-escape", "raw-unicode-escape", "utf-7")  # Python's own, not the web's
 _PAGES = ("text/html", "application/xhtml+xml")
 
 
@@ -138,8 +140,9 @@ def _inflated(body: bytes) -> bytes:
 
 def _decoded(headers: Headers, body: bytes) -> str:
     declared = _CHARSET.search(body[:4096])
-    name = headers.get_content_charset() or (declared[1].decode("ascii") if declared else "utf-8")
+    said = _PARAMETER.search(headers.get("Content-Type", ""))
+    name = said[1] if said else declared[1].decode("ascii") if declared else "utf-8"
     try:
-        return body.decode("utf-8" if name.lower() in _NO_CHARSETS else name, errors="replace")
+        return body.decode("utf-8" if codecs.lookup(name).name in _NO_CHARSETS else name, errors="replace")
     except (LookupError, UnicodeError):  # a name that no one knows, or of no encoding of text
         return body.decode("utf-8", errors="replace")

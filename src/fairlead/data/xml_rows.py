@@ -10,6 +10,7 @@ from fairlead.data.encodings import UNREADABLE_BYTES
 from fairlead.data.streams import MAX_ROW_BYTES, Row
 from fairlead.errors import ExitCode, UserError
 
+MAX_DEPTH = 200  # of elements in each other
 _PIECE_BYTES = 64 << 10
 
 
@@ -22,6 +23,8 @@ def xml_rows(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
     reader = _Reader(path)
     with stream:
         while piece := stream.read(_PIECE_BYTES):
+            while UNREADABLE_BYTES.startswith((piece[-1:], piece[-2:])) and (more := stream.read(1)):
+                piece += more
             # A document may declare an encoding, but the stream is UTF-8, with a mark where bytes had no meaning
             reader.feed(piece.replace(UNREADABLE_BYTES, "\ufffd".encode()))
             yield from reader.taken()
@@ -33,7 +36,7 @@ class _Reader:
     """Expat's events, gathered into rows."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._depth, self._num_bytes = path, 0, 0
+        self._path, self._depth, self._num_bytes, self._row_at = path, 0, 0, 0
         self._rows: deque[tuple[int, Row]] = deque()
         self._row: dict[str, Any] = {}
         self._name, self._text, self._line = "", [""], 0
@@ -52,8 +55,9 @@ class _Reader:
         except expat.ExpatError as error:
             what = f"this is not XML: {expat.ErrorString(error.code)}"
             raise self._error(what, error.lineno, "mend the file, or fetch it again") from None
-        if self._num_bytes - self._parser.CurrentByteIndex > MAX_ROW_BYTES:
-            what = f"a tag has more than {MAX_ROW_BYTES >> 20} MiB"
+        begun = self._row_at if self._depth >= 2 else self._parser.CurrentByteIndex
+        if self._num_bytes - begun > MAX_ROW_BYTES:
+            what = f"a tag or a row has more than {MAX_ROW_BYTES >> 20} MiB"
             raise self._error(what, self._parser.CurrentLineNumber, "fetch the file again")
 
     def taken(self) -> Iterator[tuple[int, Row]]:
@@ -67,6 +71,10 @@ class _Reader:
         self._depth += 1
         if self._depth == 2:
             self._row, self._line = dict(attributes), self._parser.CurrentLineNumber
+            self._row_at = self._parser.CurrentByteIndex
+        elif self._depth > MAX_DEPTH:
+            what = f"the elements are nested more than {MAX_DEPTH} levels deep"
+            raise self._error(what, self._parser.CurrentLineNumber, "give the rows as children of the root")
         elif self._depth == 3:
             self._name, self._text = name, []
 
