@@ -30,12 +30,19 @@ LAYOUT_ROWS: tuple[list[dict[str, Any]], ...] = (
     [{"messages": _TURNS, "label": True}, {"prompt": "q", "completion": "a", "kto_tag": "false"}],
     [{"prompt": "q", "responses": ["a", "b"], "desirable": [True, False]}],
     [{"prompt": {"role": "prompter", "text": "q", "replies": _REPLIES}}],
+    [
+        {"message_id": "1", "parent_id": None, "message_tree_id": "1", "role": "prompter", "text": "q"},
+        {"message_id": "2", "parent_id": "1", "message_tree_id": "1", "role": "assistant", "text": "a", "rank": 0},
+        {"message_id": "3", "parent_id": "1", "message_tree_id": "1", "role": "assistant", "text": "b", "rank": 1.0},
+    ],
     [{"chosen": _TURNS, "rejected": _OTHER_TURNS, "score_chosen": 2}],
     [{"conversations": _ASKED, "chosen": _TURNS[1], "rejected": {"from": "gpt", "value": "b"}}],
     [{"prompt": _HUMAN, "response": "a", "chosen": "a", "rejected": "b"}],
     [{"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": 1, "score_rejected": 0}],
     [{"chosen": _HUMAN, "rejected": f"{_HUMAN}b"}],
     [{"prompt": _TURNS[:1], "responses": ["a", "b"], "scores": [1, "0.5"]}],
+    [{"instruction": "q", "completions": [{"response": "a", "overall_score": 1, "fine-grained_score": 2}] * 2}],
+    [{"prompt": "q", "answers": [{"answer": "a", "rank": 1}, {"answer": "b", "rank": 2.0}]}],
     [{"prompt": "q", "ranked": ["a", "b"], "system": "s"}],
     [{"prompt": "q", "response": "a", "helpfulness": 3}, {"prompt": "q", "response": "a", "score": "4"}],
     [{"question": "q", "response_j": "a", "response_k": "b"}],
@@ -44,6 +51,7 @@ LAYOUT_ROWS: tuple[list[dict[str, Any]], ...] = (
     [{"prefix": "s", "plain_text": "[Human]: q<eoh> [MOSS]: a<eoa>"}],
     [{"conversation": [{"human": "q", "assistant": "a"}]}],
     [{"conversations": [*_ASKED, _SAID]}],
+    [{"data": ["q", "a"]}],
     [{"messages": _TURNS, "system": "s", "tools": []}],
     [{"instruction": "q", "output": ["a", "b"]}],
     [{"instruction": "Human:q\nAssistant:a\nHuman:r\nAssistant:", "output": "b"}],
@@ -67,9 +75,9 @@ def lines(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 ROWS = tuple(map(lines, LAYOUT_ROWS))
-MIXED = b"\n".join(ROWS[16:22])
+MIXED = b"\n".join(ROWS[19:26])
 JSON = (*(b"[" + rows.replace(b"\n", b",") + b"]" for rows in ROWS), MIXED, ROWS[0])
-JSONL = (MIXED, *ROWS, b"[" + ROWS[5] + b"]")
+JSONL = (MIXED, *ROWS, b"[" + ROWS[6] + b"]")
 BENCHMARKS = (
     b"\0" + lines(QUESTIONS), b"\1" + json.dumps(QUESTIONS).encode(), b"\2a question,b\nanother,1\n",
     b"\3question\tx\ny\t1\n",
@@ -101,7 +109,7 @@ def encoded() -> Iterator[bytes]:
     """A file of each text format in each encoding; the first two bytes say which format, and what encoding is named."""
     jsonl = MIXED.decode() + '\n{"text": "这是中文，我们说的一"}'
     csv, text = f"{_CSV}這是我們,的,一\n", f"{_TEXT.decode()}\n你好"
-    for form, written in enumerate((jsonl, f"[{ROWS[20].decode()}]", csv, text, _XML)):
+    for form, written in enumerate((jsonl, f"[{ROWS[24].decode()}]", csv, text, _XML)):
         for number, name in enumerate((None, *ENCODINGS)):
             yield bytes([form, number]) + written.encode(name or "utf-8", errors="replace")
         for name in ("gb18030", "big5", "utf-16", "utf-32", "utf-16-le"):
