@@ -2,13 +2,15 @@
 
 import random
 import unicodedata
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.data.shingles import hash_shingles, hash_tokens, jaccard
+from fairlead.data import shingles
+from fairlead.data.shingles import folded, hash_shingles, hash_tokens, jaccard
 
 HAN = "数据清洗去重的模型训练"
 TEXTS = st.lists(st.text(alphabet="aB1 é,中文+-\nｆＦ①า\U00020000", max_size=30), min_size=1, max_size=6)
@@ -70,6 +72,32 @@ def test_a_text_has_the_same_hashes_wherever_it_stands(texts, width):
     for index, text in enumerate(texts):
         alone = hash_shingles([text], width)
         assert together.of(index).tolist() == alone.values.tolist()
+
+
+@given(TEXTS, st.integers(12, 40), st.integers(1, 4))
+def test_memory_is_bounded_without_a_trace(texts, limit, width):
+    long = ["".join(texts), *texts]
+    longest_word = max((len(word) for text in long for word in folded(text).split()), default=0)
+    whole = hash_shingles(long, width)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fairlead.data.shingles.CHARACTERS_AT_ONCE", limit)
+        cut = hash_shingles(long, width)
+        assert all(len(piece) <= limit for text in long for piece in shingles._cut(folded(text)))
+    if longest_word < limit:
+        assert cut.values.tolist() == whole.values.tolist()
+        assert cut.offsets.tolist() == whole.offsets.tolist()
+
+
+@given(st.lists(st.integers(0, 50)), st.integers(1, 60), st.integers(1, 5))
+def test_some_at_a_time_are_all_and_bounded(sizes, characters, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fairlead.data.shingles.CHARACTERS_AT_ONCE", characters)
+        patch.setattr("fairlead.data.shingles.TEXTS_AT_ONCE", most)
+        batches = list(shingles.some_at_a_time(sizes, int))
+    assert [size for batch in batches for size in batch] == sizes
+    assert all(0 < len(batch) <= most and (sum(batch) <= characters or len(batch) == 1) for batch in batches)
+    for one, following in pairwise(batches):  # none is smaller than it has to be
+        assert len(one) == most or sum(one) + following[0] > characters
 
 
 @given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))

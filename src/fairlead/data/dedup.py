@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from rensa import RMinHash  # pyrefly: ignore[missing-module-attribute]  - a Rust module without stubs
 
-from fairlead.data.shingles import Hashes, hash_shingles, jaccard
+from fairlead.data.shingles import Hashes, hash_shingles, jaccard, some_at_a_time
 
 BANDS, ROWS = 20, 5  # half of all pairs of similarity 0.55 are candidates, 99.96 % of those of 0.8
-TEXTS_AT_ONCE = 1024
 MOST_COMPARED = 64  # candidates of one text
+COMPARED_AT_ONCE = 128  # texts that are read again together
 _SEED = 1
 _ALONE = np.uint64(0)  # the key of a text without shingles, which is like no other
 
@@ -53,7 +53,7 @@ def band_keys(texts: Sequence[str], *, width: int) -> Keys:
 
 def all_band_keys(texts: Iterable[str], *, width: int) -> Keys:
     """`band_keys` of a stream, some texts at a time."""
-    parts = [band_keys(batch, width=width) for batch in _batches(texts, TEXTS_AT_ONCE)]
+    parts = [band_keys(batch, width=width) for batch in some_at_a_time(texts, len)]
     return np.concatenate(parts) if parts else np.zeros((0, BANDS), dtype=np.uint64)
 
 
@@ -63,16 +63,23 @@ def near_duplicates(
     """The texts that are like an earlier kept one, in order: Jaccard similarity of their shingles >= threshold.
 
     `keys` are `band_keys` of all texts; `texts_at` reads texts again by their indices, ascending. The first of its kind
-    is kept; a text is compared only with kept ones, so likeness does not travel along a chain. Memory holds the texts
-    of one group of candidates at a time.
+    is kept; a text is compared only with kept ones, so likeness does not travel along a chain. Memory holds some texts
+    at a time, and the shingles of the kept ones of a group that others may still be compared with.
     """
     found: list[Duplicate] = []
-    for groups in _batches_of_groups(_groups(keys), TEXTS_AT_ONCE):
-        indices = sorted(index for group in groups for index in group)
-        shingles = hash_shingles(texts_at(indices), width)
-        own = {index: np.unique(shingles.of(place)) for place, index in enumerate(indices)}
-        for group in groups:
-            found += _within(group, keys, own, threshold)
+    for groups in _batches(_groups(keys)):
+        candidates = _Candidates(keys)  # texts of different groups share no band
+        held: dict[int, Hashes] = {}
+        for index, own in _shingles(groups, texts_at, width):
+            best = Duplicate(index, -1, 0.0)
+            for other in candidates.of(index):
+                similarity = _similarity(own, held[other], threshold)
+                if similarity > best.similarity:
+                    best = Duplicate(index, other, similarity)
+            if best.of >= 0:
+                found.append(best)
+            elif candidates.add(index):
+                held[index] = own
     return sorted(found, key=lambda duplicate: duplicate.index)
 
 
@@ -84,19 +91,28 @@ def clusters(
     Other than in `near_duplicates` likeness travels along chains: what is to lie on one side of a split lies together.
     """
     first = np.arange(len(keys), dtype=np.int64)
-    for groups in _batches_of_groups(_groups(keys), TEXTS_AT_ONCE):
-        indices = sorted(index for group in groups for index in group)
-        shingles = hash_shingles(texts_at(indices), width)
-        own = {index: np.unique(shingles.of(place)) for place, index in enumerate(indices)}
-        for group in groups:
-            candidates = _Candidates(keys)
-            for index in group:
-                for other in candidates.of(index):
-                    one, another = _root(first, index), _root(first, other)
-                    if one != another and _similarity(own[index], own[other], threshold):
-                        first[max(one, another)] = min(one, another)
-                candidates.add(index)
+    for groups in _batches(_groups(keys)):
+        candidates = _Candidates(keys)
+        held: dict[int, Hashes] = {}
+        for index, own in _shingles(groups, texts_at, width):
+            for other in candidates.of(index):
+                one, another = _root(first, index), _root(first, other)
+                if one != another and _similarity(own, held[other], threshold):
+                    first[max(one, another)] = min(one, another)
+            if candidates.add(index):
+                held[index] = own
     return np.array([_root(first, index) for index in range(len(first))], dtype=np.int64)
+
+
+def _shingles(
+    groups: Sequence[Sequence[int]], texts_at: Callable[[Sequence[int]], Sequence[str]], width: int
+) -> Iterator[tuple[int, Hashes]]:
+    """Each text of the groups, ascending, with its different shingles."""
+    indices = sorted(index for group in groups for index in group)
+    for start in range(0, len(indices), COMPARED_AT_ONCE):
+        some = indices[start : start + COMPARED_AT_ONCE]
+        shingles = hash_shingles(texts_at(some), width)
+        yield from ((index, np.unique(shingles.of(place))) for place, index in enumerate(some))
 
 
 class _Candidates:
@@ -116,30 +132,18 @@ class _Candidates:
         shared = Counter(other for band in self._bands(index) for other in self._with.get(band, ()))
         return [other for other, _ in sorted(shared.items(), key=lambda one: (-one[1], one[0]))[:MOST_COMPARED]]
 
-    def add(self, index: int) -> None:
-        """To be found from now on."""
+    def add(self, index: int) -> bool:
+        """To be found from now on; whether a band had room for it."""
+        added = False
         for band in self._bands(index):
             members = self._with.setdefault(band, [])
             if len(members) < MOST_COMPARED:
                 members.append(index)
+                added = True
+        return added
 
     def _bands(self, index: int) -> list[tuple[int, int]]:
         return list(enumerate(self._keys[index].tolist()))
-
-
-def _within(group: Sequence[int], keys: Keys, shingles: dict[int, Hashes], threshold: float) -> Iterator[Duplicate]:
-    """Of a group whose texts are linked by bands: each that is like an earlier kept one."""
-    kept = _Candidates(keys)
-    for index in group:
-        best = Duplicate(index, -1, 0.0)
-        for other in kept.of(index):
-            similarity = _similarity(shingles[index], shingles[other], threshold)
-            if similarity > best.similarity:
-                best = Duplicate(index, other, similarity)
-        if best.of >= 0:
-            yield best
-        else:
-            kept.add(index)
 
 
 def _similarity(one: Hashes, other: Hashes, threshold: float) -> float:
@@ -180,26 +184,15 @@ def _root(parent: npt.NDArray[np.int64], index: int) -> int:
     return index
 
 
-def _batches_of_groups(groups: Iterable[list[int]], size: int) -> Iterator[list[list[int]]]:
-    """Groups that together have about `size` texts."""
+def _batches(groups: Iterable[list[int]]) -> Iterator[list[list[int]]]:
+    """Groups that together have about `COMPARED_AT_ONCE` texts."""
     batch: list[list[int]] = []
     count = 0
     for group in groups:
         batch.append(group)
         count += len(group)
-        if count >= size:
+        if count >= COMPARED_AT_ONCE:
             yield batch
             batch, count = [], 0
-    if batch:
-        yield batch
-
-
-def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == size:
-            yield batch
-            batch = []
     if batch:
         yield batch

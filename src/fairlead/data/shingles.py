@@ -7,16 +7,19 @@ Digits stay what they are: two sums with different numbers are different texts.
 
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import chain
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+T = TypeVar("T")
 Hashes = npt.NDArray[np.uint64]
 Offsets = npt.NDArray[np.int64]
 
+TEXTS_AT_ONCE, CHARACTERS_AT_ONCE = 1024, 1 << 20  # bounds of the memory that the steps below take
 _SEPARATOR, _IN_WORD, _ALONE = 0, 1, 2
 _SYMBOLS = "*/%&#@\\-"  # beside the categories of symbols
 _UNSPACED = (
@@ -42,6 +45,20 @@ class Ragged(NamedTuple):
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
 
+def some_at_a_time(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """As many at a time as have together `CHARACTERS_AT_ONCE`, at least one, at most `TEXTS_AT_ONCE`."""
+    batch: list[T] = []
+    size = 0
+    for item in items:
+        if batch and (len(batch) == TEXTS_AT_ONCE or size + size_of(item) > CHARACTERS_AT_ONCE):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += size_of(item)
+    if batch:
+        yield batch
+
+
 def folded(text: str) -> str:
     """NFKC and case no longer make a difference."""
     # Folding the case can leave a form that NFKC would compose, and the other way round
@@ -49,8 +66,28 @@ def folded(text: str) -> str:
 
 
 def hash_tokens(texts: Sequence[str]) -> Ragged:
-    """64-bit hashes of the tokens of each text, in order."""
-    pieces = [folded(text) for text in texts]
+    """64-bit hashes of the tokens of each text, in order. A word of a million characters may be taken for two."""
+    cut = [_cut(folded(text)) for text in texts]
+    hashed = [_hash_pieces(batch) for batch in some_at_a_time(chain.from_iterable(cut), len)]
+    num_tokens = np.concatenate([np.zeros(1, dtype=np.int64), *(np.diff(part.offsets) for part in hashed)])
+    first_piece = np.cumsum([0, *map(len, cut)])
+    values = np.concatenate([np.zeros(0, dtype=np.uint64), *(part.values for part in hashed)])
+    return Ragged(values, np.cumsum(num_tokens)[first_piece])
+
+
+def _cut(text: str) -> list[str]:
+    """Pieces of at most `CHARACTERS_AT_ONCE`, cut between tokens."""
+    pieces = []
+    while len(text) > CHARACTERS_AT_ONCE:
+        kinds = _kinds()[np.frombuffer(text[:CHARACTERS_AT_ONCE].encode("utf-32-le", "surrogatepass"), dtype=np.uint32)]
+        between = np.flatnonzero(~((kinds[1:] == _IN_WORD) & (kinds[:-1] == _IN_WORD)))
+        end = int(between[-1]) + 1 if len(between) else CHARACTERS_AT_ONCE
+        pieces.append(text[:end])
+        text = text[end:]
+    return [*pieces, text]
+
+
+def _hash_pieces(pieces: Sequence[str]) -> Ragged:
     joined = "\n".join([*pieces, ""])
     points = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     kinds = _kinds()[points]

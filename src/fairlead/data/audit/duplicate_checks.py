@@ -7,13 +7,12 @@ from fairlead.data.audit.findings import Finding, Shown, Verdict, excerpt, none_
 from fairlead.data.benchmark_items import BenchmarkItem
 from fairlead.data.decontaminate import Benchmarks, Hit
 from fairlead.data.dedup import all_band_keys, near_duplicates
-from fairlead.data.shingles import folded
+from fairlead.data.shingles import folded, some_at_a_time
 from fairlead.data.views import whole_text
 from fairlead.records import Record
 
 WIDTH, THRESHOLD = 5, 0.8  # as `fairlead data refine` has them
 MAX_EXACT, MAX_NEAR = 0.01, 0.05  # shares from which on duplicates are worth a warning
-_TEXTS_AT_ONCE = 1024
 
 
 def exact_duplicates(records: Sequence[Record]) -> Finding:
@@ -44,9 +43,10 @@ def contamination(records: Sequence[Record], items: Sequence[BenchmarkItem]) -> 
     """Rows that hold a question of an evaluation file, whole or in part."""
     benchmarks = Benchmarks(items)
     hits: list[Hit] = []
-    for start in range(0, len(records), _TEXTS_AT_ONCE):
-        batch = [whole_text(record) for record in records[start : start + _TEXTS_AT_ONCE]]
+    start = 0
+    for batch in some_at_a_time(map(whole_text, records), len):
         hits += [Hit(hit.index + start, hit.item, hit.num_shared, hit.num_runs) for hit in benchmarks.hits(batch)]
+        start += len(batch)
     best: dict[int, Hit] = {}
     for hit in hits:
         if hit.index not in best or _share(hit) > _share(best[hit.index]):

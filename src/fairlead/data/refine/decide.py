@@ -6,13 +6,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from fairlead.config.refine import DuplicatesConfig, RefineConfig
 from fairlead.data.decontaminate import Benchmarks, Hit
-from fairlead.data.dedup import TEXTS_AT_ONCE, Keys, band_keys, clusters, near_duplicates
+from fairlead.data.dedup import Keys, band_keys, clusters, near_duplicates
 from fairlead.data.refine.mix import rows_to_keep
 from fairlead.data.refine.shards import Reader, Shard
-from fairlead.data.shingles import hash_tokens
+from fairlead.data.rows import from_row
+from fairlead.data.shingles import hash_tokens, some_at_a_time
 from fairlead.data.views import answer_texts, prompt_text, whole_text
 from fairlead.records import Record
 
@@ -177,11 +179,5 @@ def _digests(texts: Sequence[str]) -> Iterator[bytes]:
 def _batches(shards: Sequence[Shard]) -> Iterator[tuple[str, list[Record]]]:
     """Records of one source, some at a time."""
     for shard in shards:
-        batch: list[Record] = []
-        for record in shard.records():
-            batch.append(record)
-            if len(batch) == TEXTS_AT_ONCE:
-                yield shard.source, batch
-                batch = []
-        if batch:
-            yield shard.source, batch
+        for lines in some_at_a_time(shard.lines(), len):
+            yield shard.source, [from_row(orjson.loads(line)) for line in lines]
