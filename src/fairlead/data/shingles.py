@@ -19,7 +19,7 @@ T = TypeVar("T")
 Hashes = npt.NDArray[np.uint64]
 Offsets = npt.NDArray[np.int64]
 
-TEXTS_AT_ONCE, CHARACTERS_AT_ONCE = 1024, 1 << 20  # bounds of the memory that the steps below take
+TEXTS_AT_ONCE, CHARACTERS_AT_ONCE = 1024, 1 << 19  # bounds of the memory that the steps below take
 _SEPARATOR, _IN_WORD, _ALONE = 0, 1, 2
 _SYMBOLS = "*/%&#@\\-"  # beside the categories of symbols
 _UNSPACED = (
@@ -66,7 +66,7 @@ def folded(text: str) -> str:
 
 
 def hash_tokens(texts: Sequence[str]) -> Ragged:
-    """64-bit hashes of the tokens of each text, in order. A word of a million characters may be taken for two."""
+    """64-bit hashes of the tokens of each text, in order. A word of half a million characters may be taken for two."""
     cut = [_cut(folded(text)) for text in texts]
     hashed = [_hash_pieces(batch) for batch in some_at_a_time(chain.from_iterable(cut), len)]
     num_tokens = np.concatenate([np.zeros(1, dtype=np.int64), *(np.diff(part.offsets) for part in hashed)])

@@ -12,10 +12,10 @@ import orjson
 
 from fairlead.artifacts.atomic import remove, write_pieces
 from fairlead.artifacts.hashing import sha256_file
-from fairlead.artifacts.identity import files_by_name, inside_run
+from fairlead.artifacts.identity import check_identity, files_by_name, inside_run
+from fairlead.artifacts.lock import lock
 from fairlead.artifacts.manifest import Manifest, package_versions, write_manifest
-from fairlead.artifacts.stages import stage_folder
-from fairlead.config.common import RuntimeConfig
+from fairlead.artifacts.stages import is_finished, stage_folder
 from fairlead.config.refine import RefineConfig
 from fairlead.data.benchmark_items import read_benchmarks
 from fairlead.data.decontaminate import Benchmarks
@@ -31,12 +31,11 @@ from fairlead.data.views import answer_texts, whole_text
 from fairlead.errors import UserError
 from fairlead.evaluate.refine_page import refine_page
 from fairlead.evaluate.refine_summary import RefineSummary, StepCount
-from fairlead.pipeline.datasets import finished, held
 from fairlead.pipeline.first_pass import FirstPass
 from fairlead.records import Record, Rejection
 from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.interrupts import Interrupts
-from fairlead.runtime.start import Runtime, start
+from fairlead.runtime.messages import say
 
 EXAMPLES = 8  # of what each step dropped, on the page
 WORK = "work"
@@ -44,7 +43,6 @@ WORK = "work"
 
 def refine(config: RefineConfig) -> Path:
     """Run or resume the stage; returns its folder, a dataset artifact: train, held_out and dropped rows."""
-    runtime = start(RuntimeConfig(seed=config.seed, device="cpu"))
     folder = stage_folder(Path(config.output), "refine")
     sources = _sources(config)
     digests = {str(path): sha256_stored(path) for paths in sources.values() for path in paths}
@@ -52,17 +50,20 @@ def refine(config: RefineConfig) -> Path:
     against = {str(path): sha256_stored(path) for path in benchmark_files}
     options = config.model_dump(mode="json", exclude={"executor"})  # who does the work does not change the result
     identity = inside_run({"config": options, "data": files_by_name(digests | against)}, Path(config.output))
-    if finished(folder, identity, runtime):
+    if is_finished(folder):
+        check_identity(folder, identity)
+        say(f"refine: {folder} is finished and unchanged, skipped")
         return folder
     began = time.monotonic()
-    with held(folder, identity, runtime), Interrupts() as interrupts:
-        shards = _filtered(config, sources, folder / WORK, runtime, interrupts)
-        runtime.say(f"refine: {sum(shard.rows_out for shard in shards)} rows left by the filters; comparing them")
+    with lock(folder), Interrupts() as interrupts:
+        check_identity(folder, identity)
+        shards = _filtered(config, sources, folder / WORK, interrupts)
+        say(f"refine: {sum(shard.rows_out for shard in shards)} rows left by the filters; comparing them")
         benchmarks = Benchmarks(read_benchmarks(benchmark_files)) if benchmark_files else None
         decisions = decide(shards, config, benchmarks, _grouping(config))
         summary = _write(folder, shards, decisions, config)
         for count in summary.steps:
-            runtime.say(f"refine: {count.name}: {count.rows_in} rows in, {count.rows_in - count.rows_out} out")
+            say(f"refine: {count.name}: {count.rows_in} rows in, {count.rows_in - count.rows_out} out")
         told = replace(summary, steps=[replace(step, examples=[]) for step in summary.steps])  # those are on the page
         facts: dict[str, Any] = {"refined": asdict(told), "licences": licences([], digests)}
         facts["sizes"] = {"rows": summary.num_train + summary.num_held_out}
@@ -82,28 +83,26 @@ def _sources(config: RefineConfig) -> dict[str, list[Path]]:
     return {name: expand(resolve_paths([name], cache_folder()), texts=True) for name in config.data}
 
 
-def _filtered(
-    config: RefineConfig, sources: dict[str, list[Path]], work: Path, runtime: Runtime, interrupts: Interrupts
-) -> list[Shard]:
+def _filtered(config: RefineConfig, sources: dict[str, list[Path]], work: Path, interrupts: Interrupts) -> list[Shard]:
     """All rows read and filtered, a shard at a time."""
     files = tuple((name, path) for name, paths in sources.items() for path in paths)
     first_pass = FirstPass(config, files, work)
     if config.executor.kind and not first_pass.is_done:
-        _in_tasks(first_pass, runtime)
+        _in_tasks(first_pass)
 
     def tell(shard: Shard) -> None:
-        runtime.say(f"refine: {shard.source}: {shard.rows_in} rows read, {shard.rows_out} left")
+        say(f"refine: {shard.source}: {shard.rows_in} rows read, {shard.rows_out} left")
         if interrupts.received is not None:
-            runtime.say("refine: stopped behind a shard; the same command goes on from there")
+            say("refine: stopped behind a shard; the same command goes on from there")
             raise SystemExit(interrupts.exit_code)
 
-    shards = first_pass.run(runtime.say, after_shard=tell)
+    shards = first_pass.run(say, after_shard=tell)
     for name in sources:
         _check_unreadable([shard for shard in shards if shard.source == name], config)
     return shards
 
 
-def _in_tasks(first_pass: FirstPass, runtime: Runtime) -> None:
+def _in_tasks(first_pass: FirstPass) -> None:
     """The first pass by datatrove's executor; what it finished is then found in the shards."""
     try:
         from fairlead.pipeline.refine_tasks import run_tasks  # noqa: PLC0415 - an optional extra
@@ -113,7 +112,7 @@ def _in_tasks(first_pass: FirstPass, runtime: Runtime) -> None:
             f"a package is not installed ({error})", where=f"executor.kind={kind}",
             fix="pip install 'fairlead[datatrove]'",
         ) from error  # fmt: skip
-    run_tasks(first_pass, runtime.say)
+    run_tasks(first_pass, say)
 
 
 def _check_unreadable(shards: Sequence[Shard], config: RefineConfig) -> None:
