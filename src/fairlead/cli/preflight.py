@@ -23,6 +23,7 @@ from fairlead.config.stages import EvalConfig, StageConfig
 from fairlead.data.load import read_conversations, read_judgements, read_preferences, read_prompts
 from fairlead.data.sources import expand
 from fairlead.data.starter import STARTER_DATASETS, STARTER_MODELS, model_path, resolve_paths
+from fairlead.data.streams import on_disk
 from fairlead.errors import ExitCode, UserError
 from fairlead.runtime.environment import cache_folder, is_first_rank, secret
 from fairlead.synthesize.judge import question_text
@@ -188,7 +189,7 @@ def _no_rows(where: str, fix: str) -> UserError:
 
 def _small(names: Sequence[str]) -> bool:
     """Whether there are rows and they can be read in no time; UserError for a file that is not there."""
-    files = expand(resolve_paths(names, cache_folder()))
+    files = dict.fromkeys(map(on_disk, expand(resolve_paths(names, cache_folder()))))
     for file in files:
         if not file.exists():
             raise UserError(
