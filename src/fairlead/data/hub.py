@@ -26,7 +26,7 @@ def hub_path(address: str) -> Path:
     if found is None:
         raise UserError("this is no address of a dataset", got=address, want=_FORM, fix="write it like this")
     inside = found["path"]
-    wanted = [inside, f"{inside}/*"] if inside else _patterns()
+    wanted = [inside, *(f"{inside}/{pattern}" for pattern in _patterns())] if inside else _patterns()
     revision = unquote(found["revision"]) if found["revision"] else None
     try:
         folder = snapshot_download(found["id"], repo_type="dataset", revision=revision, allow_patterns=wanted)
