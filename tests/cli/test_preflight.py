@@ -1,9 +1,11 @@
 """What is looked at before a stage begins, in this process."""
 
+import json
 import zipfile
 
 import pytest
 
+from fairlead.cli.main import run
 from fairlead.cli.preflight import check_stage
 from fairlead.config.parse import load
 from fairlead.config.stages import SftConfig
@@ -38,3 +40,16 @@ def test_rows_in_an_archive_are_there(check, tmp_path):
         with pytest.raises(UserError) as caught:
             check(tmp_path / gone)
         assert caught.value.exit_code == ExitCode.MISSING_INPUT
+
+
+def test_what_refine_cannot_read_leaves_no_stage_behind(tmp_path, monkeypatch, capsys):
+    """A fix that the message names is an option: the stage must not be begun without it."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"问题": f"问题{i} 请写出第{i}首唐诗", "回答": f"第{i}首 床前明月光 疑是地上霜{i}"} for i in range(8)]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "rows.jsonl").write_bytes(text.encode("gb18030"))
+    words = ["data", "refine", "--data", "rows.jsonl"]
+    for more, says in (((), "encoding=gb18030"), (("--encoding", "gb18030"), "layout of the rows is not known")):
+        assert run([*words, *more]) == ExitCode.BAD_DATA
+        assert says in capsys.readouterr().err
+    assert run([*words, "--encoding", "gb18030", "--columns", "instruction=问题,output=回答"]) == 0

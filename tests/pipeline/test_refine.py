@@ -91,6 +91,14 @@ def test_what_was_dropped_shows_no_personal_data(tmp_path):
     assert "anna.smith" not in told
 
 
+def test_questions_may_lie_in_a_hub(tmp_path, files, monkeypatch):
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "bench.jsonl").write_bytes(files["bench"].read_bytes())
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path / "hub"))
+    folder = run(tmp_path / "run", files, "contamination.against=hf://datasets/team/bench")
+    assert len(rows_of(folder / "contamination.jsonl")) == 2
+
+
 def test_hits_are_listed_where_they_are_only_told(tmp_path, files):
     folder = run(
         tmp_path / "run", files, f"contamination.against={files['bench']}", "contamination.action=tell"

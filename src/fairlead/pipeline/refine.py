@@ -40,6 +40,7 @@ from fairlead.runtime.start import Runtime, start
 
 EXAMPLES = 8  # of what each step dropped, on the page
 WORK = "work"
+_FREE_OPTIONS = {"executor", "max_reject_rate"}  # who does the work and when it stops do not change the result
 
 
 def refine(config: RefineConfig) -> Path:
@@ -48,9 +49,9 @@ def refine(config: RefineConfig) -> Path:
     folder = stage_folder(Path(config.output), "refine")
     sources = _sources(config)
     digests = {str(path): sha256_stored(path) for paths in sources.values() for path in paths}
-    benchmark_files = expand(config.contamination.against) if config.contamination.against else []
+    benchmark_files = expand(resolve_paths(config.contamination.against, cache_folder()))
     against = {str(path): sha256_stored(path) for path in benchmark_files}
-    options = config.model_dump(mode="json", exclude={"executor"})  # who does the work does not change the result
+    options = config.model_dump(mode="json", exclude=_FREE_OPTIONS)
     identity = inside_run({"config": options, "data": files_by_name(digests | against)}, Path(config.output))
     if finished(folder, identity, runtime):
         return folder
@@ -121,7 +122,9 @@ def _check_unreadable(shards: Sequence[Shard], config: RefineConfig) -> None:
         Rejection(*_place(one["source"]), one["reason"])
         for shard in shards if shard.dropped[READING] for one in shard.losses() if one["step"] == READING
     ]  # fmt: skip
-    check_rejections(rejected, sum(shard.rows_in for shard in shards), max_reject_rate=config.max_reject_rate)
+    num_rows = sum(shard.rows_in for shard in shards)
+    fix = "mend those rows, or raise max_reject_rate"
+    check_rejections(rejected, num_rows, max_reject_rate=config.max_reject_rate, fix=fix)
 
 
 def _place(source: str) -> tuple[str, int]:
