@@ -5,8 +5,10 @@ import zipfile
 
 import pytest
 
+from fairlead.artifacts.manifest import Manifest, write_manifest
 from fairlead.cli.main import run
 from fairlead.cli.preflight import check_stage
+from fairlead.config.online import PpoConfig
 from fairlead.config.parse import load
 from fairlead.config.stages import SftConfig
 from fairlead.errors import ExitCode, UserError
@@ -40,6 +42,19 @@ def test_rows_in_an_archive_are_there(check, tmp_path):
         with pytest.raises(UserError) as caught:
             check(tmp_path / gone)
         assert caught.value.exit_code == ExitCode.MISSING_INPUT
+
+
+def test_columns_are_those_of_the_prompts_alone(tmp_path, model):
+    (tmp_path / "prompts.jsonl").write_text('{"asked": "Why?"}\n')
+    write_conversations(tmp_path / "rows.jsonl", 8)
+    reward = tmp_path / "run" / "02-reward"
+    reward.mkdir(parents=True)
+    write_manifest(reward, Manifest(kind="reward", stage="reward"))
+    words = [
+        f"model.name={model}", f"output={tmp_path / 'run'}", f"reward_model={reward}", "data.columns=prompt=asked",
+        f"data.train={tmp_path / 'prompts.jsonl'}", f"ptx_data={tmp_path / 'rows.jsonl'}",
+    ]  # fmt: skip
+    check_stage("ppo", load(PpoConfig, None, words))
 
 
 def test_what_refine_cannot_read_leaves_no_stage_behind(tmp_path, monkeypatch, capsys):

@@ -189,7 +189,10 @@ def _check_rows(config: Section, rejects: Path | None = None) -> None:
         if _small(files):
             listed = rejects if option == "data.train" else None
             paths = resolve_paths(files, cache_folder())
-            _READERS[kind](paths, rejects=listed, **rows.reading)
+            # Columns and encoding are those of `data`; other files are in a known layout
+            own = option.startswith("data.")
+            reading = rows.reading if own else {"max_reject_rate": rows.max_reject_rate}
+            _READERS[kind](paths, rejects=listed, **reading)
 
 
 def _no_rows(where: str, fix: str) -> UserError:
