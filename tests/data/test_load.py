@@ -492,6 +492,7 @@ def test_an_unknown_layout_names_the_keys_and_the_known_ones(tmp_path):
         read_conversations([path])
     assert "'frage', 'antwort'" in caught.value.got
     assert "alpaca (instruction, input, output)" in caught.value.want
+    assert "or say columns=OURS=YOURS" in caught.value.fix
     assert caught.value.exit_code == 65
 
 
