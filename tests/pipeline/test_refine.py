@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -177,9 +178,26 @@ def test_killed_at_random_and_run_again_it_leaves_the_same_bytes(tmp_path, files
         assert whole.read_bytes() == cut.read_bytes(), name
 
 
-def test_ctrl_c_stops_behind_a_shard(tmp_path, files):
-    import signal
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"])
+def test_a_signal_while_rows_are_compared_stops_at_once(tmp_path, files, monkeypatch, capsys, number, code):
+    whole = run(tmp_path / "whole", files)
 
+    def interrupted(*_):
+        signal.raise_signal(number)
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fairlead.pipeline.refine.decide", interrupted)
+        with pytest.raises(SystemExit) as stop:
+            run(tmp_path / "cut", files)
+    assert stop.value.code == code
+    assert "the same command goes on" in capsys.readouterr().err
+    cut = run(tmp_path / "cut", files)
+    assert "rows read" not in capsys.readouterr().err
+    assert (cut / "train.jsonl").read_bytes() == (whole / "train.jsonl").read_bytes()
+
+
+def test_ctrl_c_stops_behind_a_shard(tmp_path, files):
     many = [{**row, "output": f"{row['output']} {i}"} for i in range(40) for row in rows_of(files["main"])[:40]]
     path = write(tmp_path / "many.jsonl", many)
     program = [

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from fairlead.pipeline.datasets import finished, held
 from fairlead.pipeline.first_pass import FirstPass
 from fairlead.records import Record, Rejection
 from fairlead.runtime.environment import cache_folder
-from fairlead.runtime.interrupts import Interrupts
+from fairlead.runtime.interrupts import Interrupts, exit_at_once
 from fairlead.runtime.start import Runtime, start
 
 EXAMPLES = 8  # of what each step dropped, on the page
@@ -59,9 +60,10 @@ def refine(config: RefineConfig) -> Path:
     with held(folder, identity, runtime), Interrupts() as interrupts:
         shards = _filtered(config, sources, folder / WORK, runtime, interrupts)
         runtime.say(f"refine: {sum(shard.rows_out for shard in shards)} rows left by the filters; comparing them")
-        benchmarks = Benchmarks(read_benchmarks(benchmark_files)) if benchmark_files else None
-        decisions = decide(shards, config, benchmarks, _grouping(config))
-        summary = _write(folder, shards, decisions, config)
+        with _stopped_at_once(runtime):
+            benchmarks = Benchmarks(read_benchmarks(benchmark_files)) if benchmark_files else None
+            decisions = decide(shards, config, benchmarks, _grouping(config))
+            summary = _write(folder, shards, decisions, config)
         for count in summary.steps:
             runtime.say(f"refine: {count.name}: {count.rows_in} rows in, {count.rows_in - count.rows_out} out")
         told = replace(summary, steps=[replace(step, examples=[]) for step in summary.steps])  # those are on the page
@@ -102,6 +104,17 @@ def _filtered(
     for name in sources:
         _check_unreadable([shard for shard in shards if shard.source == name], config)
     return shards
+
+
+@contextmanager
+def _stopped_at_once(runtime: Runtime) -> Generator[None]:
+    """For the second pass, which saves nothing before its end: there is nothing to wait for."""
+    try:
+        with exit_at_once():
+            yield
+    except SystemExit:
+        runtime.say("refine: stopped; the same command goes on from the finished shards")
+        raise
 
 
 def _in_tasks(first_pass: FirstPass, runtime: Runtime) -> None:
