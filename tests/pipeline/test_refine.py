@@ -146,6 +146,11 @@ def test_a_second_run_changes_nothing_and_other_options_are_refused(tmp_path, fi
         run(tmp_path / "run", files, "duplicates.threshold=0.9")
 
 
+def test_a_column_that_is_named_twice_is_refused():
+    with pytest.raises(UserError, match="instruction is named twice"):
+        load(RefineConfig, None, ["columns=[instruction=q,output=a,instruction=other]"])
+
+
 def test_own_columns_are_named_by_an_option(tmp_path):
     rng = random.Random(2)
     rows = [{"q": sentence(rng, 5), "a": sentence(rng, 20) + "."} for _ in range(5)]
