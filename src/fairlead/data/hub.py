@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from fairlead.data.sources import SUFFIXES
-from fairlead.data.streams import ARCHIVE, COMPRESSIONS
 from fairlead.errors import ExitCode, UserError
 
 HUB = "hf://"
@@ -47,5 +45,8 @@ def hub_path(address: str) -> Path:
 
 def _patterns() -> list[str]:
     """Files of rows; plain texts among them are notes and licences."""
+    from fairlead.data.sources import SUFFIXES  # noqa: PLC0415  pyarrow, which looking for starter rows does without
+    from fairlead.data.streams import ARCHIVE, COMPRESSIONS  # noqa: PLC0415
+
     suffixes = [suffix for suffix in SUFFIXES if suffix != ".txt"]
     return [f"*{suffix}{packed}" for suffix in suffixes for packed in ("", *COMPRESSIONS)] + [f"*{ARCHIVE}"]
