@@ -1,6 +1,7 @@
 """`fairlead data audit` as a user meets it: verdicts, exit codes, the page, the next command."""
 
 import json
+import zipfile
 
 import pytest
 
@@ -50,6 +51,14 @@ def test_preferences_and_a_folder(audit, tmp_path):
     out = audit("pairs.jsonl", "--model", "tiny", "--output", tmp_path, "--rows", 1).out
     assert "Length bias: longer is better in" in out
     assert out.splitlines()[-1] == "next: fairlead reward --data pairs.jsonl --model tiny"
+
+
+def test_an_archive(audit, home, tmp_path):
+    with zipfile.ZipFile(tmp_path / "rows.zip", "w") as archive:
+        archive.write(home / "rows.jsonl", "folder/rows.jsonl")
+    for rows in (tmp_path / "rows.zip", tmp_path / "rows.zip" / "folder" / "rows.jsonl"):
+        assert f"{rows}: 24 rows" in audit(rows, "--model", "tiny", "--output", tmp_path / "out").out
+    assert "no member none.jsonl" in audit(tmp_path / "rows.zip" / "none.jsonl", "--model", "tiny", code=66).err
 
 
 def test_a_fatal_verdict_is_exit_65(audit, tmp_path):

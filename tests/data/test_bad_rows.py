@@ -53,10 +53,11 @@ def archive(name, mode=0o644):
         (2, "a.csv", b"\xef\xbb\xbf", "the file is empty", 66),
         (4, "a.jsonl", GOOD.decode().encode("utf-16-le"), "perhaps UTF-16-LE", 65),
         (5, "a.jsonl", saying(("user", "q")).replace(b"q", "你好".encode("gb18030")), "perhaps GB18030", 65),
+        (5, "a.jsonl.gz", gzip.compress("你好".encode("gb18030"), mtime=0), "GB18030", 65),
         (5, "a.csv", "instruction,output\n這是中文，我們說,好\n".encode("big5"), "perhaps BIG5", 65),
         (26, "a.csv", b'instruction,output\nq,"a\n', "a.csv:2: this is not CSV", 65),
         (27, "a.parquet", parquet()[:-7], "the Parquet file is damaged", 65),
-        (28, "a.jsonl.gz", gzip.compress(b"x" * 5_000_000), "unpacks to far more", 65),
+        (28, "a.jsonl.gz", gzip.compress(b"x" * 5_000_000, mtime=0), "unpacks to far more", 65),
         (28, "a.jsonl.xz", lzma.compress(b"x" * 5_000_000), "unpacks to far more", 65),
         (29, "a.zip", archive("../../etc/a.jsonl"), "is not read; got the member", 65),
         (29, "a.zip", archive("a.jsonl", stat.S_IFLNK | 0o777), "is not read; got the link", 65),
@@ -72,6 +73,8 @@ def test_files_that_are_refused(tmp_path, number, name, data, message, code):
     assert error.fix
     if number == 5:
         said = error.fix.split("say encoding=")[1].split(",")[0]
+        assert f"data.encoding={said}" in error.fix
+        assert ("iconv" in error.fix) == (not name.endswith(".gz"))  # which knows no compression
         rows = read_conversations([tmp_path / name], encoding=said, max_reject_rate=1).num_rows
         assert rows == 1
 

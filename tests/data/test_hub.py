@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 
 from fairlead.data.load import read_conversations
 from fairlead.data.starter import resolve_paths
@@ -56,7 +57,12 @@ def test_a_dataset_is_a_folder_of_rows(asked, tmp_path):
 def test_revision_and_file(asked, tmp_path, address, revision, inside):
     assert resolve_paths([address], Path("unused")) == [tmp_path / inside]
     assert asked[0][1]["revision"] == revision
-    assert asked[0][1]["allow_patterns"] == [inside, f"{inside}/*"]
+    wanted = asked[0][1]["allow_patterns"]
+    assert {inside, f"{inside}/*.jsonl", f"{inside}/*.parquet"} <= set(wanted)
+    fetched = filter_repo_objects(
+        [inside, f"{inside}/a/b.jsonl", f"{inside}/a.py", "data2/c.jsonl"], allow_patterns=wanted
+    )
+    assert list(fetched) == [inside, f"{inside}/a/b.jsonl"]
 
 
 @pytest.mark.parametrize(

@@ -486,12 +486,26 @@ def test_the_layout_of_most_rows_is_the_file_s(tmp_path):
     assert "`output` is missing" in loaded.rejections[0].reason
 
 
+def test_a_broken_line_parts_no_tree(tmp_path):
+    def said(name, parent, role, **more):
+        tree = {"message_id": name, "parent_id": parent, "message_tree_id": name[0], "role": role, "text": name}
+        return json.dumps(tree | more) + "\n"
+
+    replies = [said(f"a{rank}", "a", "assistant", rank=rank) for rank in (0, 1)]
+    lines = ["{\n", said("a", None, "prompter"), "{\n", replies[0], replies[1], "{\n", said("b", None, "prompter")]
+    (tmp_path / "rows.jsonl").write_text("".join(lines))
+    loaded = read_preferences([tmp_path / "rows.jsonl"], max_reject_rate=1)
+    assert [one.responses for one in loaded.records] == [("a0", "a1")]
+    assert [one.line for one in loaded.rejections] == [1, 3, 6]
+
+
 def test_an_unknown_layout_names_the_keys_and_the_known_ones(tmp_path):
     path = write(tmp_path / "rows.jsonl", {"frage": "q", "antwort": "a"})
     with pytest.raises(UserError, match="layout of the rows is not known") as caught:
         read_conversations([path])
     assert "'frage', 'antwort'" in caught.value.got
     assert "alpaca (instruction, input, output)" in caught.value.want
+    assert "or say columns=OURS=YOURS" in caught.value.fix
     assert caught.value.exit_code == 65
 
 

@@ -134,6 +134,25 @@ def test_files_that_cannot_be_streamed(tmp_path, name, content, words, code):
     assert refusal.value.where == str(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("columns", "others"),
+    [
+        ([[1, 2]], [["x", "y"]]),
+        ([[1, 2], [3, 4]], [[1, 2], [3, 4]]),
+        ([pa.array([1, 10**15], pa.timestamp("s"))], [pa.array([1, 2], pa.timestamp("s"))]),
+    ],
+    ids=["two types", "a name twice", "the year 31690708"],
+)
+def test_columns_that_cannot_be_streamed(tmp_path, columns, others):
+    for name, arrays in (("a", columns), ("b", others)):
+        pq.write_table(pa.table(arrays, names=["c"] * len(arrays)), tmp_path / f"{name}.parquet")
+    with pytest.raises(UserError, match="cannot be streamed") as refusal:
+        next(RowStream([tmp_path], seed=0).steps(4))
+    assert refusal.value.exit_code == ExitCode.BAD_DATA
+    assert refusal.value.where is not None
+    assert "a.parquet" in refusal.value.where
+
+
 def test_files_without_rows(tmp_path):
     write_parquet(tmp_path / "a.parquet", [], 5)
     with pytest.raises(UserError, match="hold no rows"):

@@ -412,6 +412,16 @@ def test_members_of_an_archive(tmp_path):
         expand([tmp_path / "c.zip"])
 
 
+def test_notes_of_datasets_are_no_rows(tmp_path):
+    """A folder of `save_to_disk`, and a cloned dataset of a hub."""
+    (tmp_path / "train").mkdir()
+    notes = ("dataset_dict.json", "dataset_infos.json", "train/dataset_info.json", "train/state.json")
+    for name in (*notes, "state.json", "train/rows.jsonl"):
+        (tmp_path / name).write_text("{}")
+    assert expand([tmp_path]) == [tmp_path / "state.json", tmp_path / "train" / "rows.jsonl"]
+    assert expand([tmp_path / "dataset_infos.json"]) == [tmp_path / "dataset_infos.json"]
+
+
 def test_a_bomb_in_an_archive(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb.jsonl", b" " * 10_000_000)

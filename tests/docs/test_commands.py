@@ -132,6 +132,21 @@ def test_the_page_of_growth_is_walked(tmp_path, monkeypatch):
     assert made == {"grown", "translated", "asked"}
 
 
+def test_the_page_of_the_refinery_is_walked(tmp_path, monkeypatch):
+    """One command after the other in one folder, but those for starter rows and for datatrove."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_rows.csv").write_bytes("question,reply\n你好吗 朋友,我很好 谢谢你\n".encode("gb18030"))
+    (tmp_path / "eval_questions").mkdir()
+    for name in ("rows", "en", "eval_questions/some"):
+        write_conversations(tmp_path / f"{name}.jsonl", 12, seed=len(name))
+    write_rows(tmp_path / "zh.jsonl", [{"prompt": f"第{i}首诗的名字是什么", "completion": "静夜思"} for i in range(12)])
+    own = [words[1:] for words in commands(ROOT / "docs" / "refinery.md") if words[2] == "refine"]
+    walked = [words for words in own if "alpaca_en_demo,alpaca_zh_demo" not in words and "--executor.kind" not in words]
+    assert len(walked) == 3
+    for words in walked:
+        assert run(words) == 0, " ".join(words)
+
+
 def test_the_walk_through_ends_where_it_says(walked):
     kinds = {folder.name: read_manifest(folder).kind for folder in sorted((walked / "runs/default").iterdir())}
     assert kinds == {"01-sft": "policy", "02-reward": "reward", "03-ppo": "policy", "04-eval-ppo": "report"}

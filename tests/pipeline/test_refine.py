@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -91,6 +92,14 @@ def test_what_was_dropped_shows_no_personal_data(tmp_path):
     assert "anna.smith" not in told
 
 
+def test_questions_may_lie_in_a_hub(tmp_path, files, monkeypatch):
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "bench.jsonl").write_bytes(files["bench"].read_bytes())
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path / "hub"))
+    folder = run(tmp_path / "run", files, "contamination.against=hf://datasets/team/bench")
+    assert len(rows_of(folder / "contamination.jsonl")) == 2
+
+
 def test_hits_are_listed_where_they_are_only_told(tmp_path, files):
     folder = run(
         tmp_path / "run", files, f"contamination.against={files['bench']}", "contamination.action=tell"
@@ -137,6 +146,11 @@ def test_a_second_run_changes_nothing_and_other_options_are_refused(tmp_path, fi
         run(tmp_path / "run", files, "duplicates.threshold=0.9")
 
 
+def test_a_column_that_is_named_twice_is_refused():
+    with pytest.raises(UserError, match="instruction is named twice"):
+        load(RefineConfig, None, ["columns=[instruction=q,output=a,instruction=other]"])
+
+
 def test_own_columns_are_named_by_an_option(tmp_path):
     rng = random.Random(2)
     rows = [{"q": sentence(rng, 5), "a": sentence(rng, 20) + "."} for _ in range(5)]
@@ -169,9 +183,26 @@ def test_killed_at_random_and_run_again_it_leaves_the_same_bytes(tmp_path, files
         assert whole.read_bytes() == cut.read_bytes(), name
 
 
-def test_ctrl_c_stops_behind_a_shard(tmp_path, files):
-    import signal
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"])
+def test_a_signal_while_rows_are_compared_stops_at_once(tmp_path, files, monkeypatch, capsys, number, code):
+    whole = run(tmp_path / "whole", files)
 
+    def interrupted(*_):
+        signal.raise_signal(number)
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fairlead.pipeline.refine.decide", interrupted)
+        with pytest.raises(SystemExit) as stop:
+            run(tmp_path / "cut", files)
+    assert stop.value.code == code
+    assert "the same command goes on" in capsys.readouterr().err
+    cut = run(tmp_path / "cut", files)
+    assert "rows read" not in capsys.readouterr().err
+    assert (cut / "train.jsonl").read_bytes() == (whole / "train.jsonl").read_bytes()
+
+
+def test_ctrl_c_stops_behind_a_shard(tmp_path, files):
     many = [{**row, "output": f"{row['output']} {i}"} for i in range(40) for row in rows_of(files["main"])[:40]]
     path = write(tmp_path / "many.jsonl", many)
     program = [

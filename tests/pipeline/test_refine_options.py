@@ -97,10 +97,11 @@ def test_an_encoding_is_read(here):
 def test_unreadable_rows_stop_it_above_the_limit(here):
     with (here / "a.jsonl").open("a") as file:
         file.write("{broken\n")
-    with pytest.raises(UserError, match="1 of 28 rows cannot be used"):
-        came_out("strict")
-    came_out("lenient", "max_reject_rate=0.1")
-    dropped = (here / "lenient" / "01-refine" / "dropped.jsonl").read_text().splitlines()
+    with pytest.raises(UserError, match="1 of 28 rows cannot be used") as refusal:
+        came_out("run")
+    assert refusal.value.fix == "mend those rows, or raise max_reject_rate"
+    came_out("run", "max_reject_rate=0.1")  # as the message said, and the same run goes on
+    dropped = (here / "run" / "01-refine" / "dropped.jsonl").read_text().splitlines()
     assert [json.loads(line)["source"] for line in dropped if '"reading"' in line] == ["a.jsonl:28"]
 
 

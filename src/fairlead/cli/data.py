@@ -127,9 +127,10 @@ def _tokenizer_and_facts(model: str) -> tuple[Any, Any]:
 
 
 def _require_there(files: Sequence[Path]) -> None:
+    from fairlead.data.streams import on_disk
     from fairlead.errors import ExitCode, UserError
 
-    for file in files:
+    for file in dict.fromkeys(map(on_disk, files)):
         if not file.exists():
             raise UserError(
                 "there is no such file", where=str(file), fix="check the path", exit_code=ExitCode.MISSING_INPUT

@@ -17,12 +17,14 @@ from fairlead.config.chat import ChatConfig
 from fairlead.config.common import RowsConfig
 from fairlead.config.grow import GrowConfig
 from fairlead.config.journey import STAGES, JourneyConfig, models_of, rows_of
+from fairlead.config.refine import RefineConfig
 from fairlead.config.replies import RepliesConfig
 from fairlead.config.section import Section
 from fairlead.config.stages import EvalConfig, StageConfig
-from fairlead.data.load import read_conversations, read_judgements, read_preferences, read_prompts
+from fairlead.data.load import read_conversations, read_judgements, read_preferences, read_prompts, read_records
 from fairlead.data.sources import expand
 from fairlead.data.starter import STARTER_DATASETS, STARTER_MODELS, model_path, resolve_paths
+from fairlead.data.streams import on_disk
 from fairlead.errors import ExitCode, UserError
 from fairlead.runtime.environment import cache_folder, is_first_rank, secret
 from fairlead.synthesize.judge import question_text
@@ -63,6 +65,14 @@ def check_grow(config: GrowConfig) -> None:
     if _small(config.data):
         read_prompts(resolve_paths(config.data, cache_folder()), **config.reading)
     secret(config.author.api_key_variable)
+
+
+def check_refine(config: RefineConfig) -> None:
+    """As `check_stage`: a file that cannot be read with these options is named before the stage is begun with them."""
+    if _small(config.data, texts=True):
+        options = {"columns": config.reading["columns"], "encoding": config.reading["encoding"]}
+        for path in expand(resolve_paths(config.data, cache_folder()), texts=True):
+            read_records(path, **options)
 
 
 def check_eval(config: EvalConfig) -> None:
@@ -179,16 +189,19 @@ def _check_rows(config: Section, rejects: Path | None = None) -> None:
         if _small(files):
             listed = rejects if option == "data.train" else None
             paths = resolve_paths(files, cache_folder())
-            _READERS[kind](paths, rejects=listed, **rows.reading)
+            # Columns and encoding are those of `data`; other files are in a known layout
+            own = option.startswith("data.")
+            reading = rows.reading if own else {"max_reject_rate": rows.max_reject_rate}
+            _READERS[kind](paths, rejects=listed, **reading)
 
 
 def _no_rows(where: str, fix: str) -> UserError:
     return UserError("no rows are named", where=where, want=f"files, or one of {', '.join(STARTER_DATASETS)}", fix=fix)
 
 
-def _small(names: Sequence[str]) -> bool:
+def _small(names: Sequence[str], *, texts: bool = False) -> bool:
     """Whether there are rows and they can be read in no time; UserError for a file that is not there."""
-    files = expand(resolve_paths(names, cache_folder()))
+    files = dict.fromkeys(map(on_disk, expand(resolve_paths(names, cache_folder()), texts=texts)))
     for file in files:
         if not file.exists():
             raise UserError(

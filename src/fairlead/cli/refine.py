@@ -8,6 +8,9 @@ def refine(*words: Words) -> None:
     """Read, filter, deduplicate, decontaminate and mix rows of any layout."""
     config = config_from_words("data refine", RefineConfig, words)
     required(" ".join(config.data), "data", "name the rows: fairlead data refine --data FILE")
+    from fairlead.cli.preflight import check_refine
+
+    check_refine(config)
     from fairlead.pipeline.refine import refine as run
 
     folder = run(config)

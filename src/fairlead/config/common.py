@@ -56,6 +56,9 @@ class FilesConfig(Section):
         for entry in entries:
             if not all(entry.partition("=")[::2]):
                 raise ValueError(f"{entry!r} is no pair; write OURS=YOURS")
+        ours = [entry.partition("=")[0] for entry in entries]
+        if twice := next((name for name in ours if ours.count(name) > 1), None):
+            raise ValueError(f"{twice} is named twice, and one column would be lost; leave one out")
         return entries
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from fairlead.data.streams import CHUNK_BYTES, as_stream
+from fairlead.data.streams import CHUNK_BYTES, archive_of, as_stream, compression_of
 from fairlead.errors import ExitCode, UserError
 
 ENCODINGS = (
@@ -124,10 +124,13 @@ def not_utf8(path: Path, guess: str, at: str) -> UserError:
     """The error for a file in another encoding."""
     name = guess.split(maxsplit=1)[0]
     files = shlex.quote(str(path)), shlex.quote(str(path.with_name(f"utf8-{path.name}")))
+    convert = f"convert it: iconv -f {name} -t UTF-8 {files[0]} > {files[1]}"
+    if compression_of(path.name) or archive_of(path):
+        convert = "unpack and convert it"
     return UserError(
         f"the file is not UTF-8 ({at})",
         where=str(path),
         got=f"perhaps {guess}",
-        fix=f"say encoding={name.lower()}, or convert it: iconv -f {name} -t UTF-8 {files[0]} > {files[1]}",
+        fix=f"say encoding={name.lower()}, in training data.encoding={name.lower()}, or {convert}",
         exit_code=ExitCode.BAD_DATA,
     )

@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from fairlead.data.sources import SUFFIXES
-from fairlead.data.streams import ARCHIVE, COMPRESSIONS
 from fairlead.errors import ExitCode, UserError
 
 HUB = "hf://"
@@ -26,7 +24,7 @@ def hub_path(address: str) -> Path:
     if found is None:
         raise UserError("this is no address of a dataset", got=address, want=_FORM, fix="write it like this")
     inside = found["path"]
-    wanted = [inside, f"{inside}/*"] if inside else _patterns()
+    wanted = [inside, *(f"{inside}/{pattern}" for pattern in _patterns())] if inside else _patterns()
     revision = unquote(found["revision"]) if found["revision"] else None
     try:
         folder = snapshot_download(found["id"], repo_type="dataset", revision=revision, allow_patterns=wanted)
@@ -47,5 +45,8 @@ def hub_path(address: str) -> Path:
 
 def _patterns() -> list[str]:
     """Files of rows; plain texts among them are notes and licences."""
+    from fairlead.data.sources import SUFFIXES  # noqa: PLC0415  pyarrow, which looking for starter rows does without
+    from fairlead.data.streams import ARCHIVE, COMPRESSIONS  # noqa: PLC0415
+
     suffixes = [suffix for suffix in SUFFIXES if suffix != ".txt"]
     return [f"*{suffix}{packed}" for suffix in suffixes for packed in ("", *COMPRESSIONS)] + [f"*{ARCHIVE}"]

@@ -150,9 +150,10 @@ def read_all(path: Path | str) -> tuple[Kind, Loaded[Any]]:
 
 
 def check_rejections(
-    rejections: Sequence[Rejection], num_rows: int, *, max_reject_rate: float, rejects: Path | None = None
-) -> None:
-    """Raise UserError where the share of unusable rows exceeds the limit."""
+    rejections: Sequence[Rejection], num_rows: int, *, max_reject_rate: float, rejects: Path | None = None,
+    fix: str = "mend those rows",
+) -> None:  # fmt: skip
+    """Raise UserError where the share of unusable rows exceeds the limit; `fix` is what to do where none are listed."""
     if len(rejections) <= max_reject_rate * num_rows:
         return
     reasons = Counter(rejection.reason for rejection in rejections).most_common(3)
@@ -162,7 +163,7 @@ def check_rejections(
         where=f"{first.path}:{first.line}",
         got="; ".join(f"{count} × {reason}" for reason, count in reasons),
         want=f"at most {max_reject_rate:.2%} unusable rows",
-        fix=f"mend the rows listed in {rejects}, or raise data.max_reject_rate" if rejects else "mend those rows",
+        fix=f"mend the rows listed in {rejects}, or raise data.max_reject_rate" if rejects else fix,
         exit_code=ExitCode.BAD_DATA,
     )
 

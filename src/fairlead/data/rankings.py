@@ -181,7 +181,16 @@ def trees(rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
 
     A tree has the line of its first message.
     """
-    for _, tree in groupby(rows, key=lambda numbered: _tree_of(numbered[1])):
+    name: str | None = None
+
+    def tree_of(numbered: tuple[int, Row]) -> str | None:
+        nonlocal name
+        row = numbered[1]
+        if not isinstance(row, str):  # a row that cannot be read parts no tree
+            name = str(row.get("message_tree_id") or row.get("message_id"))
+        return name
+
+    for _, tree in groupby(rows, key=tree_of):
         found: list[tuple[int, Row]] = []
         nodes: dict[str, dict[str, Any]] = {}
         for line, row in tree:
@@ -197,10 +206,6 @@ def trees(rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
             else:
                 found.append((line, "the message it replies to is not among the rows of its tree before it"))
         yield from found
-
-
-def _tree_of(row: Row) -> str | None:
-    return None if isinstance(row, str) else str(row.get("message_tree_id") or row.get("message_id"))
 
 
 def _ranked_replies(root: object) -> Iterator[Draft]:

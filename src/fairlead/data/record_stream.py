@@ -166,7 +166,7 @@ def _unknown(path: Path, row: dict[str, Any], kinds: tuple[Kind, ...]) -> UserEr
         where=str(path),
         got=_keys(row),
         want=f"one of: {known}",
-        fix="rename the columns to one of these layouts",
+        fix="rename the columns to one of these layouts, or say columns=OURS=YOURS (data.columns in training)",
         exit_code=ExitCode.BAD_DATA,
     )
 

@@ -108,7 +108,7 @@ class RowStream:
             own = (positions >= first * rows_per_step) & (positions % rows_per_step % world_size == rank)
             places = np.asarray(permutation(window.num_rows, window.key))[own]
             for start in range(0, len(places), _ROWS_AT_ONCE):
-                for row in table.take(places[start : start + _ROWS_AT_ONCE]).to_pylist():
+                for row in _objects(table.take(places[start : start + _ROWS_AT_ONCE]), window):
                     held.append({name: value for name, value in row.items() if value is not None})
                     if len(held) == share:
                         yield held
@@ -212,7 +212,23 @@ def _table(blocks: Sequence[Block]) -> pa.Table:
             tables[-1].validate(full=True)
         except (pa.ArrowException, OSError) as error:
             raise damaged(block.path, f"block {block.index}", error) from None
-    return pa.concat_tables(tables, promote_options="permissive")
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise _unlike(blocks, error, "give the columns of all files one type") from None
+
+
+def _objects(table: pa.Table, window: _Window) -> list[dict[str, Any]]:
+    try:
+        return table.to_pylist()
+    except (ValueError, OverflowError) as error:  # such as the year 10000
+        raise _unlike(window.blocks, error, "write such values as text") from None
+
+
+def _unlike(blocks: Sequence[Block], error: Exception, fix: str) -> UserError:
+    where = ", ".join(dict.fromkeys(str(block.path) for block in blocks))
+    what = f"these rows cannot be streamed ({str(error).splitlines()[0]})"
+    return UserError(what, where=where, fix=fix, exit_code=ExitCode.BAD_DATA)
 
 
 def _end_digest(path: Path) -> str:

@@ -34,6 +34,8 @@ SUFFIXES = (
     ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xml", ".warc", ".wet", ".txt",
 )  # fmt: skip
 _TEXT = ".txt"
+_ABOUT = "dataset_info.json"
+_NOTES = (_ABOUT, "dataset_infos.json", "dataset_dict.json")  # what the library `datasets` writes beside its rows
 _BAD, _MISSING = ExitCode.BAD_DATA, ExitCode.MISSING_INPUT
 
 
@@ -56,7 +58,8 @@ class Rows:
 def expand(paths: Iterable[Path | str], *, texts: bool = False) -> list[Path]:
     """The data files that the paths name, in order; a folder or a zip archive stands for all data files in it, sorted.
 
-    Of a folder, files of plain text count only with `texts`: among rows they are notes and licences.
+    Of a folder, files of plain text count only with `texts`: among rows they are notes and licences. What the library
+    `datasets` notes about its files in JSON is no data either.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -84,7 +87,11 @@ def _inside(path: Path, *, texts: bool) -> Iterator[Path]:
 
 def _counts(path: Path, *, texts: bool) -> bool:
     form = _format(path)
-    return bool(form) and (texts or form != _TEXT)
+    return bool(form) and (texts or form != _TEXT) and not _is_note(path)
+
+
+def _is_note(path: Path) -> bool:
+    return path.name in _NOTES or (path.name == "state.json" and path.with_name(_ABOUT).exists())
 
 
 def read_rows(path: Path | str, *, encoding: str | None = None) -> Iterator[tuple[int, Row]]:

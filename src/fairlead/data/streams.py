@@ -201,6 +201,11 @@ def archive_of(path: Path) -> Path | None:
     return next((way for way in path.parents if way.suffix == ARCHIVE and os.path.isfile(way)), None)  # noqa: PTH113
 
 
+def on_disk(path: Path) -> Path:
+    """The file of the file system that holds this one: for a member its archive, else itself."""
+    return archive_of(path) or path
+
+
 def members(archive: Path) -> list[Path]:
     """Paths `archive.zip/member` of all files inside, sorted.
 

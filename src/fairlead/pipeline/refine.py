@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -34,11 +35,12 @@ from fairlead.evaluate.refine_summary import RefineSummary, StepCount
 from fairlead.pipeline.first_pass import FirstPass
 from fairlead.records import Record, Rejection
 from fairlead.runtime.environment import cache_folder
-from fairlead.runtime.interrupts import Interrupts
+from fairlead.runtime.interrupts import Interrupts, exit_at_once
 from fairlead.runtime.messages import say
 
 EXAMPLES = 8  # of what each step dropped, on the page
 WORK = "work"
+_FREE_OPTIONS = {"executor", "max_reject_rate"}  # who does the work and when it stops do not change the result
 
 
 def refine(config: RefineConfig) -> Path:
@@ -46,9 +48,9 @@ def refine(config: RefineConfig) -> Path:
     folder = stage_folder(Path(config.output), "refine")
     sources = _sources(config)
     digests = {str(path): sha256_stored(path) for paths in sources.values() for path in paths}
-    benchmark_files = expand(config.contamination.against) if config.contamination.against else []
+    benchmark_files = expand(resolve_paths(config.contamination.against, cache_folder()))
     against = {str(path): sha256_stored(path) for path in benchmark_files}
-    options = config.model_dump(mode="json", exclude={"executor"})  # who does the work does not change the result
+    options = config.model_dump(mode="json", exclude=_FREE_OPTIONS)
     identity = inside_run({"config": options, "data": files_by_name(digests | against)}, Path(config.output))
     if is_finished(folder):
         check_identity(folder, identity)
@@ -59,9 +61,10 @@ def refine(config: RefineConfig) -> Path:
         check_identity(folder, identity)
         shards = _filtered(config, sources, folder / WORK, interrupts)
         say(f"refine: {sum(shard.rows_out for shard in shards)} rows left by the filters; comparing them")
-        benchmarks = Benchmarks(read_benchmarks(benchmark_files)) if benchmark_files else None
-        decisions = decide(shards, config, benchmarks, _grouping(config))
-        summary = _write(folder, shards, decisions, config)
+        with _stopped_at_once():
+            benchmarks = Benchmarks(read_benchmarks(benchmark_files)) if benchmark_files else None
+            decisions = decide(shards, config, benchmarks, _grouping(config))
+            summary = _write(folder, shards, decisions, config)
         for count in summary.steps:
             say(f"refine: {count.name}: {count.rows_in} rows in, {count.rows_in - count.rows_out} out")
         told = replace(summary, steps=[replace(step, examples=[]) for step in summary.steps])  # those are on the page
@@ -102,6 +105,17 @@ def _filtered(config: RefineConfig, sources: dict[str, list[Path]], work: Path, 
     return shards
 
 
+@contextmanager
+def _stopped_at_once() -> Generator[None]:
+    """For the second pass, which saves nothing before its end: there is nothing to wait for."""
+    try:
+        with exit_at_once():
+            yield
+    except SystemExit:
+        say("refine: stopped; the same command goes on from the finished shards")
+        raise
+
+
 def _in_tasks(first_pass: FirstPass) -> None:
     """The first pass by datatrove's executor; what it finished is then found in the shards."""
     try:
@@ -120,7 +134,9 @@ def _check_unreadable(shards: Sequence[Shard], config: RefineConfig) -> None:
         Rejection(*_place(one["source"]), one["reason"])
         for shard in shards if shard.dropped[READING] for one in shard.losses() if one["step"] == READING
     ]  # fmt: skip
-    check_rejections(rejected, sum(shard.rows_in for shard in shards), max_reject_rate=config.max_reject_rate)
+    num_rows = sum(shard.rows_in for shard in shards)
+    fix = "mend those rows, or raise max_reject_rate"
+    check_rejections(rejected, num_rows, max_reject_rate=config.max_reject_rate, fix=fix)
 
 
 def _place(source: str) -> tuple[str, int]:

@@ -1,6 +1,7 @@
 """Second pass: which of the filtered rows stay, for reasons that lie in other rows or in evaluations."""
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -33,7 +34,7 @@ class Decisions:
     held_out: npt.NDArray[np.bool_]  # [N]
     groups: list[str]  # names of the groups of the mix
     group: npt.NDArray[np.int32]  # [N]
-    hits: list[Hit] = field(default_factory=list)
+    hits: list[Hit] = field(default_factory=list)  # in the order of the rows
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
@@ -49,7 +50,7 @@ class Decisions:
             case "near-duplicates":
                 return step, f"{self.similarity[index]:.2f} like {source_of(int(self.of[index]))}"
             case "contamination":
-                hit = next(hit for hit in self.hits if hit.index == index)
+                hit = self.hits[bisect_left(self.hits, index, key=lambda hit: hit.index)]
                 return step, f"holds {hit.num_shared} of {hit.num_runs} runs of {hit.item.source}"
             case _:
                 return step, f"the share of {self.groups[int(self.group[index])]} is full"
