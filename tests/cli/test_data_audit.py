@@ -102,3 +102,23 @@ def test_mistakes(audit, words, code, says):
     assert says in told.err
     assert "Traceback" not in told.err
     assert told.out == ""
+
+
+def test_columns_and_encoding_of_the_users_own(audit, home, capsys):
+    rows = [
+        {"asked": row["messages"][0]["content"], "said": row["messages"][1]["content"]} for row in conversations(24)
+    ]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (home / "old.jsonl").write_bytes(text.encode("gb18030"))
+    words = ("old.jsonl", "--columns", "instruction=asked", "output=said", "--encoding", "gb18030")
+    told = audit(*words, "--model", "tiny")
+    assert (
+        "next: fairlead sft --data old.jsonl --data.columns instruction=asked,output=said --data.encoding gb18030"
+        in (told.out)
+    )
+    assert run(["data", "show", *words, "--model", "tiny"]) == 0
+    shown = capsys.readouterr().out
+    assert "layout alpaca, 24 rows" in shown
+    assert "--data.columns instruction=asked,output=said --data.encoding gb18030" in shown
+    assert "perhaps GB18030" in audit(*words[:4], "--model", "tiny", code=ExitCode.BAD_DATA).err
+    assert "no pair of columns" in audit("old.jsonl", "--columns", "asked", "--model", "tiny", code=ExitCode.USAGE).err

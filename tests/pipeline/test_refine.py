@@ -85,6 +85,7 @@ def test_the_rows_are_read_by_training(tmp_path, files):
 
 def test_what_was_dropped_shows_no_personal_data(tmp_path):
     rows = [{"instruction": "Write to anna.smith@mail.com now.", "output": "..."} for _ in range(2)]
+    rows.append({"instruction": "Name the largest river of Asia.", "output": "It is the Yangtze, of 6,300 km."})
     path = write(tmp_path / "rows.jsonl", rows)
     folder = refine(load(RefineConfig, None, [f"output={tmp_path / 'run'}", f"data={path}"]))
     told = (folder / "dropped.jsonl").read_text() + (folder / "report.html").read_text()

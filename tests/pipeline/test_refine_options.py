@@ -13,7 +13,7 @@ from fairlead.config.parse import load
 from fairlead.config.refine import RefineConfig
 from fairlead.data.load import read_conversations
 from fairlead.data.row_stream import RowStream
-from fairlead.errors import UserError
+from fairlead.errors import ExitCode, UserError
 from fairlead.pipeline.refine import refine
 
 WORDS = ("river", "mountain", "teacher", "window", "market", "silver", "letter", "garden", "engine", "winter", "copper")
@@ -124,3 +124,12 @@ def test_columns_hold_the_same_rows(here):
     assert len(read_conversations([read[0]]).records) == len(read_conversations([read[1]]).records) > 0
     told = read_manifest(columns).facts["refined"]["digests"]
     assert told["train.parquet"] == sha256_file(columns / "train.parquet")
+
+
+def test_nothing_left_is_told(here):
+    with pytest.raises(UserError, match="no row is left") as refusal:
+        came_out("empty", "filters.length.answer.min_words=9000")
+    assert refusal.value.exit_code == ExitCode.BAD_DATA
+    assert " × length" in refusal.value.got
+    assert (here / "empty" / "01-refine" / "dropped.jsonl").stat().st_size > 0
+    assert not (here / "empty" / "01-refine" / "manifest.json").exists()

@@ -12,7 +12,16 @@ Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**31))]
 Files = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=(), show_default=False)]
 
 
-def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: Count = 3, max_length: Count = 512) -> None:
+def show(
+    path: str,
+    /,
+    *,
+    model: str = "smollm2-135m-instruct",
+    rows: Count = 3,
+    max_length: Count = 512,
+    columns: Files = (),
+    encoding: str = "",
+) -> None:
     """Print rows with each token's role and whether it is trained.
 
     Parameters
@@ -25,6 +34,10 @@ def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: Count = 3,
         Rows to print.
     max_length
         Longest sequence, in tokens; longer ones are cut at the end.
+    columns
+        OURS=YOURS: the columns of the file by the names of a known layout, such as instruction=question.
+    encoding
+        Encoding of a file that is not UTF-8, such as gb18030 or big5.
     """
     from rich.console import Console
 
@@ -35,18 +48,19 @@ def show(path: str, /, *, model: str = "smollm2-135m-instruct", rows: Count = 3,
     from fairlead.runtime.environment import cache_folder
 
     (file,) = resolve_paths([path], cache_folder())
-    kind = kind_of(file)
+    reading = _reading(columns, encoding)
+    kind = kind_of(file, **reading)
     check_model(model, ("policy", "reward"), "model")
     from fairlead.data.show import show_file
     from fairlead.models.loading import load_tokenizer
 
     console = Console(highlight=False, soft_wrap=True)
-    for text in show_file(file, load_tokenizer(model), num_rows=rows, max_length=max_length):
+    for text in show_file(file, load_tokenizer(model), num_rows=rows, max_length=max_length, **reading):
         console.print(text, "\n")
     print("green tokens are trained; <...> is a part of a character, as the tokenizer names it")
     if kind == "preferences":
         print("of a preference both responses are scored: reward and dpo learn from the difference")
-    print(f"next: {command_line(*_training(kind), '--data', path, *_named(model))}")
+    print(f"next: {command_line(*_training(kind), '--data', path, *_read_so(columns, encoding), *_named(model))}")
 
 
 def audit(
@@ -60,6 +74,8 @@ def audit(
     limit: Count = 5000,
     output: str = "audit",
     seed: Seed = 42,
+    columns: Files = (),
+    encoding: str = "",
 ) -> None:
     """Check rows before a model learns from them: verdicts here and as a page; exit code 65 if one is fatal.
 
@@ -81,6 +97,10 @@ def audit(
         Folder of the page.
     seed
         Decides which rows are drawn.
+    columns
+        OURS=YOURS: the columns of the file by the names of a known layout, such as instruction=question.
+    encoding
+        Encoding of a file that is not UTF-8, such as gb18030 or big5.
     """
     from rich.console import Console
 
@@ -93,6 +113,7 @@ def audit(
     from fairlead.runtime.environment import cache_folder
 
     (file, *questions) = resolve_paths([path, *against], cache_folder())
+    reading = _reading(columns, encoding)
     _require_there(expand([file, *questions]))
     check_model(model, ("policy", "reward"), "model")
     require_folder(Path(output), 0)
@@ -102,8 +123,9 @@ def audit(
 
     tokenizer, facts = _tokenizer_and_facts(model)
     found = audit_file(
-        file, tokenizer, facts, against=questions, max_length=max_length, num_samples=rows, limit=limit, seed=seed
-    )
+        file, tokenizer, facts, against=questions, max_length=max_length, num_samples=rows, limit=limit, seed=seed,
+        **reading,
+    )  # fmt: skip
     page = audit_page(Path(output), found)  # first, so that `| head` does not lose it
     console = Console(highlight=False, soft_wrap=True)
     for text in (*sampled_rows(found, tokenizer), *lines(found)):
@@ -112,7 +134,8 @@ def audit(
     if found.verdict == "fatal":
         raise SystemExit(ExitCode.BAD_DATA)
     if found.kind != "documents":
-        print(f"next: {command_line(*_training(found.kind), '--data', path, *_named(model))}")
+        words = (*_training(found.kind), "--data", path, *_read_so(columns, encoding), *_named(model))
+        print(f"next: {command_line(*words)}")
 
 
 def _tokenizer_and_facts(model: str) -> tuple[Any, Any]:
@@ -135,6 +158,25 @@ def _require_there(files: Sequence[Path]) -> None:
             raise UserError(
                 "there is no such file", where=str(file), fix="check the path", exit_code=ExitCode.MISSING_INPUT
             )
+
+
+def _reading(columns: Sequence[str], encoding: str) -> dict[str, Any]:
+    """What the readers take; UserError for a column that is no pair."""
+    from fairlead.errors import UserError
+
+    for entry in columns:
+        if not all(entry.partition("=")[::2]):
+            raise UserError(
+                "this is no pair of columns", where="--columns", got=entry, want="OURS=YOURS", fix="name both"
+            )
+    pairs = {entry.partition("=")[0]: entry.partition("=")[2] for entry in columns}
+    return {"columns": pairs, "encoding": encoding or None}
+
+
+def _read_so(columns: Sequence[str], encoding: str) -> tuple[str, ...]:
+    """The same for a training command."""
+    named = ("--data.columns", ",".join(columns)) if columns else ()
+    return (*named, "--data.encoding", encoding) if encoding else named
 
 
 def _training(kind: str) -> tuple[str, ...]:

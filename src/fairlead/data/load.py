@@ -125,13 +125,13 @@ def read_documents(
     return _read(expand(paths, texts=True), reading, rejects, max_reject_rate)
 
 
-def kind_of(path: Path | str) -> Kind:
-    """What the rows of a file hold, or those of a folder's first file.
+def kind_of(path: Path | str, columns: Mapping[str, str] | None = None, encoding: str | None = None) -> Kind:
+    """What the rows of a file hold, or those of a folder's first file; `columns` and `encoding` as in `read_records`.
 
     UserError as in `read_conversations`, and where no row can be parsed.
     """
     first = expand([path])[0]
-    stream = read_records(first)
+    stream = read_records(first, columns, encoding)
     if stream.kind is None:
         reason = next(outcome.reason for outcome in stream if isinstance(outcome, Rejection))
         fix = "mend the file, or save it again in one of the known formats"
@@ -139,14 +139,16 @@ def kind_of(path: Path | str) -> Kind:
     return stream.kind
 
 
-def read_all(path: Path | str) -> tuple[Kind, Loaded[Any]]:
+def read_all(
+    path: Path | str, columns: Mapping[str, str] | None = None, encoding: str | None = None
+) -> tuple[Kind, Loaded[Any]]:
     """What the rows of a file or folder hold, and all of them by it, however many cannot be used; for looking at."""
     readers: Mapping[Kind, Callable[..., Loaded[Any]]] = {
         "conversations": read_conversations, "preferences": read_preferences, "labelled answers": read_judgements,
         "documents": read_documents, "prompts": read_prompts,
     }  # fmt: skip
-    kind = kind_of(path)
-    return kind, readers[kind]([path], max_reject_rate=1.0)
+    kind = kind_of(path, columns, encoding)
+    return kind, readers[kind]([path], max_reject_rate=1.0, columns=columns, encoding=encoding)
 
 
 def check_rejections(

@@ -1,7 +1,7 @@
 """`fairlead data show`: every token of a row with its role, and whether it is trained. No torch here."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ def show(path: Path | str, tokenizer: Any, *, num_rows: int, max_length: int) ->
     return "\n\n".join(text.plain for text in show_file(path, tokenizer, num_rows=num_rows, max_length=max_length))
 
 
-def show_file(path: Path | str, tokenizer: Any, *, num_rows: int, max_length: int) -> Iterator[Text]:
+def show_file(
+    path: Path | str, tokenizer: Any, *, num_rows: int, max_length: int, columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+) -> Iterator[Text]:  # fmt: skip
     """A line on the file, or the folder of files, then its first rows; see `show_rows`."""
-    records, layout = _records(path)
+    records, layout = _records(path, columns, encoding)
     template = ChatTemplate(tokenizer)
     yield Text(f"{path}: layout {layout}, {len(records)} rows; chat template of the {template.source}")
     yield from show_rows(records, template, num_rows, max_length=max_length, tokenizer=tokenizer)
@@ -45,8 +48,8 @@ def show_rows(
             yield _row(f"{record.source}{name}", tokens, tokenizer)
 
 
-def _records(path: Path | str) -> tuple[Sequence[Record], str]:
-    _, loaded = read_all(path)
+def _records(path: Path | str, columns: Mapping[str, str] | None, encoding: str | None) -> tuple[Sequence[Record], str]:
+    _, loaded = read_all(path, columns, encoding)
     return loaded.records, ", ".join(dict.fromkeys(loaded.layouts.values()))
 
 

@@ -29,7 +29,7 @@ from fairlead.data.sources import expand
 from fairlead.data.starter import licences, resolve_paths
 from fairlead.data.streams import sha256_stored
 from fairlead.data.views import answer_texts, whole_text
-from fairlead.errors import UserError
+from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.refine_page import refine_page
 from fairlead.evaluate.refine_summary import RefineSummary, StepCount
 from fairlead.pipeline.first_pass import FirstPass
@@ -65,6 +65,8 @@ def refine(config: RefineConfig) -> Path:
             benchmarks = Benchmarks(read_benchmarks(benchmark_files)) if benchmark_files else None
             decisions = decide(shards, config, benchmarks, _grouping(config))
             summary = _write(folder, shards, decisions, config)
+        if not summary.num_train + summary.num_held_out:
+            raise _nothing_left(folder, summary)
         for count in summary.steps:
             say(f"refine: {count.name}: {count.rows_in} rows in, {count.rows_in - count.rows_out} out")
         told = replace(summary, steps=[replace(step, examples=[]) for step in summary.steps])  # those are on the page
@@ -103,6 +105,15 @@ def _filtered(config: RefineConfig, sources: dict[str, list[Path]], work: Path, 
     for name in sources:
         _check_unreadable([shard for shard in shards if shard.source == name], config)
     return shards
+
+
+def _nothing_left(folder: Path, summary: RefineSummary) -> UserError:
+    gone = sorted(summary.steps, key=lambda step: step.rows_out - step.rows_in)[:3]
+    return UserError(
+        "no row is left", where=str(folder / "dropped.jsonl"),
+        got="; ".join(f"{step.rows_in - step.rows_out} × {step.name}" for step in gone if step.rows_in > step.rows_out),
+        fix="see there what went and why; loosen that step, with another --output", exit_code=ExitCode.BAD_DATA,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Rows are counted, compared and searched all; what needs tokens is checked on `limit` of them, drawn by the seed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,11 +65,11 @@ class Audit:
 
 def audit_file(
     path: Path | str, tokenizer: Any, facts: ModelFacts, *, against: Iterable[Path | str], max_length: int,
-    num_samples: int, limit: int, seed: int,
+    num_samples: int, limit: int, seed: int, columns: Mapping[str, str] | None = None, encoding: str | None = None,
 ) -> Audit:  # fmt: skip
     """All checks on a file or folder, for the model of this tokenizer; `against` are files of evaluation questions."""
     items = read_benchmarks(against)
-    kind, loaded = read_all(path)
+    kind, loaded = read_all(path, columns, encoding)
     records = loaded.records
     drawn = [records[place] for place in pick(len(records), limit, seed)]
     tokens = _of_tokens(drawn, kind, tokenizer, facts, max_length, str(path))
