@@ -133,3 +133,11 @@ def test_nothing_left_is_told(here):
     assert " × length" in refusal.value.got
     assert (here / "empty" / "01-refine" / "dropped.jsonl").stat().st_size > 0
     assert not (here / "empty" / "01-refine" / "manifest.json").exists()
+
+
+def test_rows_of_several_kinds_are_told(here, capsys):
+    (here / "b.jsonl").write_text(json.dumps({"prompt": "Which?", "chosen": "The first.", "rejected": "The last."}))
+    came_out("mixed")
+    assert "rows are of several kinds (25 × conversation, 1 × preference)" in capsys.readouterr().err
+    refine(load(RefineConfig, None, ["output=one", "data=a.jsonl"]))
+    assert "several kinds" not in capsys.readouterr().err

@@ -28,6 +28,7 @@ class RefineSummary:
     num_held_out: int
     by_source: dict[str, tuple[int, int]]  # rows read and rows that stay
     by_group: dict[str, int]  # rows that stay, by the group of the mix
+    by_kind: dict[str, int]  # rows that stay, by what they are: conversation, preference ...
     num_contaminated: int  # rows that hold a question of an evaluation
     digests: dict[str, str]  # sha256 of each file of rows, which the manifests of training carry
 

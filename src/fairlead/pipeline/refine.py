@@ -69,6 +69,9 @@ def refine(config: RefineConfig) -> Path:
             raise _nothing_left(folder, summary)
         for count in summary.steps:
             say(f"refine: {count.name}: {count.rows_in} rows in, {count.rows_in - count.rows_out} out")
+        if sum(map(bool, summary.by_kind.values())) > 1:
+            mixed = ", ".join(f"{count} × {kind}" for kind, count in summary.by_kind.items() if count)
+            say(f"warning: the rows are of several kinds ({mixed}), and a training takes one: refine them apart")
         told = replace(summary, steps=[replace(step, examples=[]) for step in summary.steps])  # those are on the page
         facts: dict[str, Any] = {"refined": asdict(told), "licences": licences([], digests)}
         facts["sizes"] = {"rows": summary.num_train + summary.num_held_out}
@@ -252,14 +255,17 @@ def _summary(
     kept = decisions.kept
     return RefineSummary(
         steps=steps, num_train=int((kept & ~decisions.held_out).sum()), num_held_out=int(decisions.held_out.sum()),
-        by_source=_shares(shards, kept), by_group={
-            name: int((kept & (decisions.group == number)).sum()) for number, name in enumerate(decisions.groups)
-        },
+        by_source=_shares(shards, kept), by_group=_counts(decisions.groups, decisions.group[kept]),
+        by_kind=_counts(decisions.kinds, decisions.kind[kept]),
         num_contaminated=len({hit.index for hit in decisions.hits}),
         digests={
             path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.suffix in (".jsonl", ".parquet")
         },
     )  # fmt: skip
+
+
+def _counts(names: Sequence[str], numbers: Any) -> dict[str, int]:
+    return {name: int((numbers == number).sum()) for number, name in enumerate(names)}
 
 
 def _shares(shards: Sequence[Shard], kept: Any) -> dict[str, tuple[int, int]]:

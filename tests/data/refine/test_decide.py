@@ -27,7 +27,7 @@ def test_the_hit_of_a_row_is_found_without_looking_at_all():
     hits = Counted(Hit(index, item, 3, 4) for index in range(0, number, 2) for item in items)
     step = np.full(number, 1 + STEPS.index(CONTAMINATED), dtype=np.uint8)
     none = np.zeros(number)
-    decisions = Decisions(step, none, none, none, [], none, hits)
+    decisions = Decisions(step, none, none, none, [], none, none, hits=hits)
     for index in range(0, number, 2):
         assert decisions.reason(index, str) == (CONTAMINATED, "holds 3 of 4 runs of bench:1")
     assert hits.looks < number / 2 * 20

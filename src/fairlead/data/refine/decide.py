@@ -34,6 +34,8 @@ class Decisions:
     held_out: npt.NDArray[np.bool_]  # [N]
     groups: list[str]  # names of the groups of the mix
     group: npt.NDArray[np.int32]  # [N]
+    kind: npt.NDArray[np.uint8]  # [N], position in `kinds`
+    kinds: list[str] = field(default_factory=list)  # of records: conversation, preference ...
     hits: list[Hit] = field(default_factory=list)  # in the order of the rows
 
     @property
@@ -63,7 +65,7 @@ def decide(
     number = sum(shard.rows_out for shard in shards)
     decisions = Decisions(
         np.zeros(number, dtype=np.uint8), np.full(number, -1, dtype=np.int64), np.zeros(number, dtype=np.float32),
-        np.zeros(number, dtype=np.bool_), [], np.zeros(number, dtype=np.int32),
+        np.zeros(number, dtype=np.bool_), [], np.zeros(number, dtype=np.int32), np.zeros(number, dtype=np.uint8),
     )  # fmt: skip
     keys, prompt_keys, order = _look(shards, config, benchmarks, group_of, decisions)
     reader = Reader(shards)
@@ -92,6 +94,7 @@ def _look(
     """
     first: dict[bytes, int] = {}
     names: dict[str, int] = {}
+    kinds: dict[str, int] = {}
     keys, prompt_keys, order = [], [], []
     near, hold = config.duplicates.threshold > 0, config.held_out > 0
     position = 0
@@ -108,10 +111,11 @@ def _look(
         prompt_keys += [band_keys(prompts, width=config.duplicates.shingle)] if hold else []
         for place, record in enumerate(records, start=position):
             decisions.group[place] = names.setdefault(group_of(record, source), len(names))
+            decisions.kind[place] = kinds.setdefault(type(record).__name__.lower(), len(kinds))
             seeded = f"{config.seed}\n{record.source}".encode("utf-8", "surrogatepass")
             order.append(int.from_bytes(hashlib.blake2b(seeded, digest_size=8).digest()))
         position += len(records)
-    decisions.groups = list(names)
+    decisions.groups, decisions.kinds = list(names), list(kinds)
     if config.duplicates.exact:
         same = decisions.of < np.arange(position)
         decisions.of[~same] = -1
