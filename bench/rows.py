@@ -27,7 +27,14 @@ from fairlead.models.build import add_trainable
 from fairlead.models.roles import Roles
 from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.start import start
-from fairlead.train.rows import load_conversations, load_preferences, padding_token, policy_source, template_of
+from fairlead.train.rows import (
+    encoder_of,
+    load_conversations,
+    load_preferences,
+    padding_token,
+    policy_source,
+    template_of,
+)
 
 CACHE = Path(__file__).parent / ".cache"
 DATASET = {"sft": "alpaca_en_demo", "pairs": "dpo_en_demo", "responses": "dpo_en_demo"}
@@ -103,10 +110,10 @@ def _short_rows(name: str) -> list[tuple[dict[str, Any], Example | PairExample]]
 
 
 def _encoded(name: str, data: DataConfig) -> Sequence[Example] | Sequence[PairExample]:
-    template = template_of(policy_source(ModelConfig(name=MODEL), LONGEST))
+    encoder = encoder_of(policy_source(ModelConfig(name=MODEL), LONGEST))
     if name == "pairs":
-        return load_preferences(data, template, end_token=True, rejects=None, seed=RuntimeConfig().seed).train
-    return load_conversations(data, template, rejects=None, seed=RuntimeConfig().seed).train
+        return load_preferences(data, encoder, end_token=True, rejects=None, seed=RuntimeConfig().seed).train
+    return load_conversations(data, encoder, rejects=None, seed=RuntimeConfig().seed).train
 
 
 def _fills_bins(name: str, group: Sequence[tuple[dict[str, Any], Any]]) -> bool:

@@ -46,7 +46,14 @@ from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.start import start
 from fairlead.train.dpo import train_dpo
 from fairlead.train.reward import train_reward
-from fairlead.train.rows import load_conversations, load_preferences, padding_token, policy_source, template_of
+from fairlead.train.rows import (
+    encoder_of,
+    load_conversations,
+    load_preferences,
+    padding_token,
+    policy_source,
+    template_of,
+)
 from fairlead.train.sft import train_sft
 
 RESULT = Path(__file__).parent / "results" / "2026-11-24-trl-first-steps.json"
@@ -126,10 +133,10 @@ def short_rows(stage: str, folder: Path, model: str) -> Path:
 
 def encoded(stage: str, config: Any) -> Rows:
     """The training rows as fairlead encodes them."""
-    template = template_of(policy_source(config.model, config.data.max_length))
+    encoder = encoder_of(policy_source(config.model, config.data.max_length))
     if stage == "sft":
-        return load_conversations(config.data, template, rejects=None, seed=config.runtime.seed).train
-    return load_preferences(config.data, template, end_token=True, rejects=None, seed=config.runtime.seed).train
+        return load_conversations(config.data, encoder, rejects=None, seed=config.runtime.seed).train
+    return load_preferences(config.data, encoder, end_token=True, rejects=None, seed=config.runtime.seed).train
 
 
 def fairlead_steps(stage: str, config: Any) -> list[dict[str, float]]:
