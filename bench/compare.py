@@ -92,7 +92,7 @@ def compare(
         "ratio": {"median": statistics.median(ratios), "least": min(ratios), "greatest": max(ratios)},
         "memory": {"ratio": _peak(ours) / _peak(peer), "wanted": work.wanted_memory},
         "fairlead": _summary(ours), "peer": {"name": work.peer_name, **_summary(peer)},
-        "agree": {key: _difference(counted, key, allowed) for key, allowed in work.agree.items()},
+        "agree": {key: _difference(counted, key, allowed, drawn=work.drawn) for key, allowed in work.agree.items()},
         "environment": environment(device),
     }  # fmt: skip
 
@@ -152,9 +152,14 @@ def _peak(side: Process) -> int:
     return max(measured["peak_bytes"] for measured in side.rounds)
 
 
-def _difference(counted: list[tuple[dict[str, Any], dict[str, Any]]], key: str, allowed: float) -> dict[str, Any]:
+def _difference(
+    counted: list[tuple[dict[str, Any], dict[str, Any]]], key: str, allowed: float, *, drawn: bool
+) -> dict[str, Any]:
     """How far the two sides are apart in what they must agree on, relative to the peer."""
-    differences = [abs(own[key] - other[key]) / abs(other[key]) for own, other in counted]
+    pairs = [(own[key], other[key]) for own, other in counted]
+    if drawn:
+        pairs = [(statistics.fmean(own for own, _ in pairs), statistics.fmean(other for _, other in pairs))]
+    differences = [abs(own - other) / abs(other) for own, other in pairs]
     return {"greatest_difference": max(differences), "allowed": allowed, "holds": max(differences) <= allowed}
 
 

@@ -80,3 +80,14 @@ def test_as_many_prompts_as_asked_for(monkeypatch, count):
     found = rollouts.prompts(template, count)
     assert len(found) == len(set(found)) == count
     assert all(len(prompt) <= rollouts.LONGEST for prompt in found)
+
+
+def test_what_is_drawn_agrees_in_its_mean(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import compare
+
+    counted = [({"loss": 1.3}, {"loss": 1.0}), ({"loss": 0.7}, {"loss": 1.0}), ({"loss": 1.06}, {"loss": 1.0})]
+    each = compare._difference(counted, "loss", 0.1, drawn=False)
+    mean = compare._difference(counted, "loss", 0.1, drawn=True)
+    assert each == {"greatest_difference": pytest.approx(0.3), "allowed": 0.1, "holds": False}
+    assert mean == {"greatest_difference": pytest.approx(0.02), "allowed": 0.1, "holds": True}
