@@ -121,4 +121,5 @@ def test_columns_and_encoding_of_the_users_own(audit, home, capsys):
     assert "layout alpaca, 24 rows" in shown
     assert "--data.columns instruction=asked,output=said --data.encoding gb18030" in shown
     assert "perhaps GB18030" in audit(*words[:4], "--model", "tiny", code=ExitCode.BAD_DATA).err
-    assert "no pair of columns" in audit("old.jsonl", "--columns", "asked", "--model", "tiny", code=ExitCode.USAGE).err
+    for given, says in ((("asked",), "'asked' is no pair"), (("output=said", "output=asked"), "output is named twice")):
+        assert says in audit("old.jsonl", "--columns", *given, "--model", "tiny", code=ExitCode.USAGE).err

@@ -207,4 +207,6 @@ def test_python_runs(page, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = [orjson.dumps({"text": f"once {i}", "source": f"a:{i}"}) for i in range(500)]
     (tmp_path / "train.parquet").write_bytes(b"".join(parquet_pieces(lines, ["text", "source"])))
-    exec(compile(text, str(page), "exec"), {})  # noqa: S102  what a reader may copy
+    names = {}
+    exec(compile(text, str(page), "exec"), names)  # noqa: S102  what a reader may copy
+    assert (len(names["rows"]), names["cursor"]["position"]) == (64, 4 * 64)

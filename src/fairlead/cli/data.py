@@ -161,16 +161,12 @@ def _require_there(files: Sequence[Path]) -> None:
 
 
 def _reading(columns: Sequence[str], encoding: str) -> dict[str, Any]:
-    """What the readers take; UserError for a column that is no pair."""
-    from fairlead.errors import UserError
+    """How the training commands read such a file; UserError as theirs for columns that are no pairs."""
+    from fairlead.config.common import FilesConfig
+    from fairlead.config.parse import Recipe, check
 
-    for entry in columns:
-        if not all(entry.partition("=")[::2]):
-            raise UserError(
-                "this is no pair of columns", where="--columns", got=entry, want="OURS=YOURS", fix="name both"
-            )
-    pairs = {entry.partition("=")[0]: entry.partition("=")[2] for entry in columns}
-    return {"columns": pairs, "encoding": encoding or None}
+    files = check(FilesConfig, Recipe({"columns": list(columns), "encoding": encoding}))
+    return {"columns": files.reading["columns"], "encoding": files.reading["encoding"]}
 
 
 def _read_so(columns: Sequence[str], encoding: str) -> tuple[str, ...]:
