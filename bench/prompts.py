@@ -34,7 +34,7 @@ from fairlead.data.load import read_prompts
 from fairlead.data.starter import resolve_paths
 from fairlead.runtime.environment import cache_folder
 from fairlead.train.reward import train_reward
-from fairlead.train.rows import policy_source, template_of
+from fairlead.train.rows import encoder_of, policy_source
 
 CACHE = Path(__file__).parent / ".cache" / "online"
 REWARD = stage_folder(CACHE / "reward", "reward")
@@ -98,7 +98,7 @@ def _folder(model: str) -> str:
 
 def _short_enough(dataset: str) -> list[str]:
     """What the user says in the rows of one turn that stay whole."""
-    template = template_of(policy_source(ModelConfig(name=MODEL), LONGEST))
+    template = encoder_of(policy_source(ModelConfig(name=MODEL), LONGEST)).template
     records = read_prompts(resolve_paths([dataset], cache_folder())).records
     tasks, _ = task_examples(records, template, LONGEST, cut_long=False)
     fit = {task.prompt for task in tasks}

@@ -33,7 +33,6 @@ from fairlead.train.rows import (
     load_preferences,
     padding_token,
     policy_source,
-    template_of,
 )
 
 CACHE = Path(__file__).parent / ".cache"
@@ -87,7 +86,11 @@ def write(name: str) -> None:
         for got, sequence in zip(_sequences(ours), _sequences(wanted), strict=True):
             assert got[: len(sequence)] == sequence, "another order"  # a conversation may end in one line break more
     steps = [_step(trained[first : first + size]) for first in range(0, len(trained), size)]
-    about = {"model": str(source.base.folder), "padding_token": padding_token(template_of(source)), "steps": steps}
+    about = {
+        "model": str(source.base.folder),
+        "padding_token": padding_token(encoder_of(source).template),
+        "steps": steps,
+    }
     if name == "pairs":
         about["score_head"] = _score_head(config)
     (folder / "steps.json").write_text(json.dumps(about))

@@ -52,7 +52,6 @@ from fairlead.train.rows import (
     load_preferences,
     padding_token,
     policy_source,
-    template_of,
 )
 from fairlead.train.sft import train_sft
 
@@ -168,7 +167,7 @@ def trl_steps(stage: str, rows: Rows, config: Any, folder: Path) -> list[dict[st
     if stage == "reward":
         model = AutoModelForSequenceClassification.from_pretrained(weights, num_labels=1, **load)
         model.score.weight.data.copy_(first_head(config))
-        tokenizer.pad_token_id = padding_token(template_of(source))
+        tokenizer.pad_token_id = padding_token(encoder_of(source).template)
         made = _recorded(RewardTrainer)
         trainer = made(model, TrlRewardConfig(**options), train_dataset=table, processing_class=tokenizer)
     elif stage == "dpo":

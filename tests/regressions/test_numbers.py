@@ -29,7 +29,7 @@ from fairlead.models.build import add_frozen
 from fairlead.models.roles import Roles
 from fairlead.models.sources import resolve
 from fairlead.train.dpo import pair_losses
-from fairlead.train.rows import template_of
+from fairlead.train.rows import encoder_of
 from model_setting import in_training, packed, rows_of, runtime_of
 from oracles import losses
 from tiny_stages import rows_of as lines_of
@@ -119,7 +119,7 @@ def test_deepspeed_chat_averages_the_scores_of_all_tokens(world, tmp_path):
     add_frozen(roles, "judge", resolve(str(stage)), "scores", runtime_of())
     judge = Plain(world.model, roles, "judge")
     records = read_preferences([world.preferences]).records
-    pairs, _ = preference_examples(records, template_of(resolve(str(world.model))), 256, end_token=True)
+    pairs, _ = preference_examples(records, encoder_of(resolve(str(world.model))).template, 256, end_token=True)
     assert len({len(pair.chosen.input_ids) for pair in pairs}) > 3, "equal lengths would hide it"
     each = [
         losses.negative_log_sigmoid(judge.score(pair.chosen.input_ids) - judge.score(pair.rejected.input_ids))

@@ -14,7 +14,7 @@ from fairlead.models.sources import resolve
 from fairlead.records import Message, Preference
 from fairlead.train import rows as rows_module
 from fairlead.train.dpo import pair_losses
-from fairlead.train.rows import template_of
+from fairlead.train.rows import encoder_of
 from oracles import losses
 from tiny_stages import rows_of, write_rows
 
@@ -64,7 +64,7 @@ def test_each_loss_is_that_of_its_paper(loss, normalised):
 def pairs(world):
     """Summed log-probabilities under the untrained model and token counts, (chosen, rejected) of each pair."""
     records = read_preferences([world.preferences]).records
-    examples, _ = preference_examples(records, template_of(resolve(str(world.model))), 256, end_token=True)
+    examples, _ = preference_examples(records, encoder_of(resolve(str(world.model))).template, 256, end_token=True)
     model = AutoModelForCausalLM.from_pretrained(world.model)
 
     def measured(example):
@@ -120,7 +120,7 @@ def test_options_without_meaning_are_refused(options, word):
 
 def test_a_prompt_with_many_ranked_responses_counts_as_one_with_two(world):
     """The three pairs of three ranked responses weigh a third each, the pair of two weighs 1."""
-    template = template_of(resolve(str(world.model)))
+    template = encoder_of(resolve(str(world.model))).template
     for responses, weights in ((("yes fox", "brown dog", "no"), [1 / 3] * 3), (("yes", "no"), [1.0])):
         ranked = [Preference((Message("user", "what is fox"),), responses, "f:1")]
         examples, _ = preference_examples(ranked, template, 256, end_token=True)

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 from fairlead.data.examples import Example, conversation_examples
 from fairlead.data.load import read_conversations
 from fairlead.models.sources import resolve
-from fairlead.train.rows import template_of
+from fairlead.train.rows import encoder_of
 from fairlead.train.sft import turn_weights
 from tiny_stages import rows_of
 
@@ -20,7 +20,7 @@ VARIANTS = {
 @pytest.fixture(scope="module")
 def turns(world):
     """Logits and targets of the trained tokens of every assistant turn."""
-    template = template_of(resolve(str(world.model)))
+    template = encoder_of(resolve(str(world.model))).template
     examples, _ = conversation_examples(read_conversations([world.conversations]).records, template, 256)
     model = AutoModelForCausalLM.from_pretrained(world.model)
     found = []

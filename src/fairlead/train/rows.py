@@ -76,11 +76,6 @@ def encoder_of(source: Source) -> RowEncoder:
     return RowEncoder(ChatTemplate(tokenizer), facts_of(source.name, tokenizer, num_embeddings_in(folder)))
 
 
-def template_of(source: Source) -> ChatTemplate:
-    """The chat template of the model's own tokenizer."""
-    return ChatTemplate(tokenizer_in(source.base.folder))
-
-
 def policy_source(model: ModelConfig, max_tokens: int) -> Source:
     """Where the named policy is; UserError for another kind of artifact, or one whose context has no such length."""
     source = resolve(model.name, revision=model.revision)
