@@ -323,6 +323,12 @@ def test_end_tokens_of_the_generation_config_are_added_once():
         ),
         ("{% for i in range(99999) %}{% for j in range(99999) %}{{ i }}{% endfor %}{% endfor %}", "it fails"),
         ("{{ 'x' * 900000000 }}", "it fails"),
+        (
+            "{% set ns = namespace(s='12345678') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}"
+            "{{ ns.s | length }}",
+            "more than 512 MiB",
+        ),
+        ("{% for i in range(99999) %}{{ '0123456789abcdef' }}{% endfor %}", "a million characters"),
         ("{{ raise_exception('no chat') }}", "no chat"),
     ],
 )
@@ -330,6 +336,14 @@ def test_templates_that_cannot_be_trained_on_are_refused(template, reason):
     with pytest.raises(UserError, match=reason) as caught:
         ChatTemplate(tiny_tokenizer(template))
     assert caught.value.exit_code == 65
+
+
+def test_a_conversation_that_makes_a_template_write_without_measure_is_refused():
+    bomb = "{% if messages | length > 5 %}{% for i in range(99999) %}{{ '0123456789abcdef' }}{% endfor %}{% endif %}"
+    chat = ChatTemplate(tiny_tokenizer(bomb + SMOLLM2_TEMPLATE))
+    chat.encode(dialogue("hi", "ho"))
+    with pytest.raises(UserError, match=r"it writes 1\d{6} characters"):
+        chat.encode(dialogue("1", "2", "3", "4", "5", "6"))
 
 
 def test_one_conversation_that_the_template_changes_is_refused_alone():

@@ -6,37 +6,18 @@ by a marker: what stands between the markers is the template's own text. Putting
 direct render, character by character, or the conversation is refused.
 """
 
-import json
 import re
-import threading
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Literal
 
-import minijinja
-
-from fairlead.errors import ExitCode, UserError
+from fairlead.data.template_engine import refused, renderer_of
+from fairlead.errors import UserError
 from fairlead.records import Message
 
-FUEL = 10_000_000  # template instructions in one render: thousands of turns fit, a nested-loop bomb stops in a moment
-MAX_TEMPLATE_CHARS = 64 << 10
-_PARSER_STACK_BYTES = 128 << 20  # minijinja calls itself once per operator of an expression, and per elif
-
-PLAIN_TEMPLATE = (
-    "{{ opening }}{% for message in messages %}"
-    "{% if message.role == 'system' %}{{ message.content }}\n\n"
-    "{% elif message.role == 'user' %}User: {{ message.content }}\n"
-    "{% else %}Assistant: {{ message.content }}{{ eos_token }}\n"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
-)
-"""What a tokenizer without a chat template gets (GPT-2, OPT, BLOOM and other base models)."""
-
 _MARKER = re.compile("\ue000([0-9]{1,7})\ue001")
-_GENERATION_TAG = re.compile(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})")  # transformers' own tag; it renders nothing
 
 TokenRole = Literal["system", "user", "assistant", "template"]
 
@@ -91,7 +72,7 @@ class ChatTemplate:
         self._added = {token.content: token for token in tokenizer.added_tokens_decoder.values() if token.special}
         longest_first: list[str] = sorted(self._added, key=len, reverse=True)
         self._control = re.compile("|".join(re.escape(content) for content in longest_first) or "(?!)")
-        self.source, self._render_text = _renderer(tokenizer)
+        self.source, self._render_text = renderer_of(tokenizer)
         self._lead = self._lead_of_a_piece()
         self._generation_tail = ""  # what the template writes after a prompt's last message
         self._end_text = ""  # what it writes to end an assistant turn
@@ -170,7 +151,7 @@ class ChatTemplate:
                 trained.append((first, ended))
             position = _append(spans, _Span(position, position + len(after), "template", -1))
         if position != len(text) or not text.startswith(literals[0]):
-            raise _refused("it changes a content, so what is trained cannot be told apart", text)
+            raise refused("it changes a content, so what is trained cannot be told apart", text)
         return _Rendered(text, tuple(spans), tuple(trained))
 
     def _skeleton(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> tuple[list[str], list[int]]:
@@ -179,11 +160,11 @@ class ChatTemplate:
         pieces = _MARKER.split(self.render(marked, add_generation_prompt=add_generation_prompt))
         order = [int(index) for index in pieces[1::2]]
         if any(index >= len(messages) for index in order):
-            raise _refused("it writes private characters (U+E000 and U+E001) of its own", "".join(pieces[::2]))
+            raise refused("it writes private characters (U+E000 and U+E001) of its own", "".join(pieces[::2]))
         for index, message in enumerate(messages):
             if order.count(index) != 1:
                 times = f"writes message {index + 1} ({message.role}) {order.count(index)} times"
-                raise _refused(f"it {times}", self.render(messages, add_generation_prompt=add_generation_prompt))
+                raise refused(f"it {times}", self.render(messages, add_generation_prompt=add_generation_prompt))
         return pieces[::2], order
 
     # --- from text to tokens
@@ -242,7 +223,7 @@ class ChatTemplate:
         tokens = self._call(text, start, end, ordinary=True)
         control = {self._tokenizer.convert_tokens_to_ids(content) for content in self._added}
         if control.intersection(tokens.ids) - {self._tokenizer.unk_token_id}:
-            raise _refused("its tokenizer makes a control token out of ordinary text", text[start:end])
+            raise refused("its tokenizer makes a control token out of ordinary text", text[start:end])
         return tokens
 
     def _call(self, text: str, start: int, end: int, *, ordinary: bool) -> _Tokens:
@@ -295,98 +276,15 @@ class ChatTemplate:
                 problem = (
                     "it renders a prompt differently once the answer follows, so training and chatting would differ"
                 )
-                raise _refused(problem, f"{asked!r} and {answered!r}")
+                raise refused(problem, f"{asked!r} and {answered!r}")
             if not self._prompt_is_prefix(turns, full):
                 self._cut_always = True
             if not self._prompt_is_prefix(turns, full):
-                raise _refused("a prompt's tokens change once the answer follows", f"{asked!r} and {answered!r}")
+                raise refused("a prompt's tokens change once the answer follows", f"{asked!r} and {answered!r}")
 
     def _prompt_is_prefix(self, prompt: list[Message], full: list[Message]) -> bool:
         ids = self.encode_prompt(prompt)
         return self.encode(full).input_ids[: len(ids)] == ids
-
-
-def _renderer(tokenizer: Any) -> tuple[str, Callable[[list[dict[str, str]], bool], str]]:
-    """Where the template comes from and the function that renders it, with fuel, in an environment as transformers'."""
-    source, text = "tokenizer", tokenizer.chat_template
-    if isinstance(text, dict):
-        text = text.get("default")
-    variables = dict(tokenizer.special_tokens_map)
-    if not text:
-        if tokenizer.eos_token is None:
-            raise UserError("the tokenizer has neither a chat template nor an end token", fix="use another model")
-        source, text = "plain", PLAIN_TEMPLATE
-        # OPT's tokenizer opens every text with its bos token, GPT-2's does not: follow what the model was trained on.
-        opens = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-        variables["opening"] = tokenizer.bos_token if opens else ""
-    environment = minijinja.Environment(trim_blocks=True, lstrip_blocks=True, fuel=FUEL)
-    environment.add_filter("tojson", _tojson)
-    environment.add_global("raise_exception", _raise_exception)
-    environment.add_global("strftime_now", _strftime_now)
-    try:
-        _parse(environment, _GENERATION_TAG.sub(_untagged, text))
-    except (minijinja.TemplateError, ValueError) as error:
-        raise _refused(f"it cannot be parsed: {_first_line(error)}", text[:200]) from error
-
-    def render(messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        roles = ", ".join(message["role"] for message in messages[:8])  # before the template can change them
-        try:
-            # `tools` and `documents` stay undefined: templates ask `{% if tools %}` or `is defined`
-            return environment.render_template(
-                "chat", messages=messages, add_generation_prompt=add_generation_prompt, **variables
-            )
-        except Exception as error:  # a template may call methods of lists and dicts, which raise what they like
-            raise _refused(f"it fails: {_first_line(error)}", f"a conversation of {roles}") from error
-
-    return source, render
-
-
-def _parse(environment: minijinja.Environment, text: str) -> None:
-    """Add the template `chat`, in a thread with room for the deepest one: too small a stack would end the process."""
-    if len(text) > MAX_TEMPLATE_CHARS:
-        raise ValueError(f"it has {len(text)} characters, more than {MAX_TEMPLATE_CHARS}")
-    usual = threading.stack_size(_PARSER_STACK_BYTES)
-    try:
-        with ThreadPoolExecutor(1) as parser:
-            parser.submit(environment.add_template, "chat", text).result()
-    finally:
-        threading.stack_size(usual)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _untagged(tag: re.Match[str]) -> str:
-    return f"{tag[1]}{'endif' if tag[2] else 'if true'}{tag[3]}"
-
-
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> None:
-    raise ValueError(message)
-
-
-def _strftime_now(pattern: str) -> str:
-    """One fixed day: a stage that goes on tomorrow, and a model that answers next year, see what was trained."""
-    return datetime(2026, 1, 1, tzinfo=UTC).strftime(pattern)
-
-
-def _refused(problem: str, text: str) -> UserError:
-    return UserError(
-        f"this model's chat template cannot be used: {problem}",
-        got=text if len(text) <= 400 else f"{text[:400]}…",
-        fix="use a model whose chat template keeps every message, or repair chat_template.jinja in the model folder",
-        exit_code=ExitCode.BAD_DATA,
-    )
 
 
 def _append(spans: list[_Span], span: _Span) -> int:
