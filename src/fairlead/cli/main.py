@@ -54,6 +54,12 @@ def build_app() -> App:
     data.command("fairlead.cli.refine:refine", name="refine", help="Clean rows of any layout.", help_flags=[])
     data.command("fairlead.cli.grow:grow", name="grow", help="Make new prompts and rows.", help_flags=[])
     app.command(data)
+    feedback = App(name="feedback", help="What people said: labels as rows to train on, copies, accounts.")
+    feedback.command("fairlead.cli.feedback:export", name="export", help="Write labels as rows to train on.")
+    feedback.command("fairlead.cli.feedback:backup", name="backup", help="Copy a store while it is in use.")
+    feedback.command("fairlead.cli.feedback:restore", name="restore", help="Fill a new store from a backup.")
+    feedback.command("fairlead.cli.feedback:invite", name="invite", help="Add an account.")
+    app.command(feedback)
     app.register_install_completion_command(help="Install completion of the verbs for your shell.")
     return app
 

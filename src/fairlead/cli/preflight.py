@@ -21,11 +21,12 @@ from fairlead.config.refine import RefineConfig
 from fairlead.config.replies import RepliesConfig
 from fairlead.config.section import Section
 from fairlead.config.stages import EvalConfig, StageConfig
-from fairlead.data.load import read_conversations, read_judgements, read_preferences, read_prompts, read_records
+from fairlead.data.load import READERS, read_prompts, read_records
 from fairlead.data.sources import expand
 from fairlead.data.starter import STARTER_DATASETS, STARTER_MODELS, model_path, resolve_paths
 from fairlead.data.streams import on_disk
 from fairlead.errors import ExitCode, UserError
+from fairlead.records import RowKind
 from fairlead.runtime.environment import cache_folder, is_first_rank, secret
 from fairlead.synthesize.judge import question_text
 
@@ -33,10 +34,6 @@ SMALL_BYTES = 16_000_000  # rows up to this size are read here, larger files onl
 ROOM_BYTES = 32_000_000  # what any run writes: logs, a report, checkpoints of a small adapter
 
 _ROWS = {"split": "sources", "eval": "prompts"}  # what most often says which rows; else data.train
-_READERS = {
-    "conversations": read_conversations, "preferences": read_preferences, "judgements": read_judgements,
-    "prompts": read_prompts,
-}  # fmt: skip
 
 
 def check_stage(verb: str, config: StageConfig | RepliesConfig) -> None:
@@ -62,8 +59,8 @@ def check_grow(config: GrowConfig) -> None:
         require_free(stage_folder(Path(config.output), "grow"))
     if not config.data:
         raise _no_rows("data", "fairlead data grow --data FILE")
-    if _small(config.data):
-        read_prompts(resolve_paths(config.data, cache_folder()), **config.reading)
+    if _small(config.data, "prompts"):
+        read_prompts(resolve_paths(config.data, cache_folder(), "prompts"), **config.reading)
     secret(config.author.api_key_variable)
 
 
@@ -186,22 +183,22 @@ def _check_rows(config: Section, rejects: Path | None = None) -> None:
     rows = config.data if isinstance(config, StageConfig | RepliesConfig) else RowsConfig()
     for option, names, kind in rows_of(config):
         files = [name for name in names if not name.startswith("@")]
-        if _small(files):
+        if _small(files, kind):
             listed = rejects if option == "data.train" else None
-            paths = resolve_paths(files, cache_folder())
+            paths = resolve_paths(files, cache_folder(), kind)
             # Columns and encoding are those of `data`; other files are in a known layout
             own = option.startswith("data.")
             reading = rows.reading if own else {"max_reject_rate": rows.max_reject_rate}
-            _READERS[kind](paths, rejects=listed, **reading)
+            READERS[kind](paths, rejects=listed, **reading)
 
 
 def _no_rows(where: str, fix: str) -> UserError:
     return UserError("no rows are named", where=where, want=f"files, or one of {', '.join(STARTER_DATASETS)}", fix=fix)
 
 
-def _small(names: Sequence[str], *, texts: bool = False) -> bool:
+def _small(names: Sequence[str], kind: RowKind | None = None, *, texts: bool = False) -> bool:
     """Whether there are rows and they can be read in no time; UserError for a file that is not there."""
-    files = dict.fromkeys(map(on_disk, expand(resolve_paths(names, cache_folder()), texts=texts)))
+    files = dict.fromkeys(map(on_disk, expand(resolve_paths(names, cache_folder(), kind), texts=texts)))
     for file in files:
         if not file.exists():
             raise UserError(

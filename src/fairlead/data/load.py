@@ -14,7 +14,7 @@ from fairlead.data.layouts import Kind
 from fairlead.data.record_stream import Reading, RecordStream, stream_records
 from fairlead.data.sources import expand
 from fairlead.errors import ExitCode, UserError
-from fairlead.records import Conversation, Document, Judgement, Preference, Prompt, Record, Rejection
+from fairlead.records import Conversation, Document, Judgement, Preference, Prompt, Record, Rejection, RowKind
 
 R = TypeVar("R", bound=Record)
 
@@ -123,6 +123,13 @@ def read_documents(
     """Texts to pre-train on, also of .txt files in folders; otherwise as `read_conversations`."""
     reading = Reading(to_document, ("documents",), columns, encoding)
     return _read(expand(paths, texts=True), reading, rejects, max_reject_rate)
+
+
+READERS: Mapping[RowKind, Callable[..., Loaded]] = {
+    "conversations": read_conversations, "preferences": read_preferences, "judgements": read_judgements,
+    "prompts": read_prompts,
+}  # fmt: skip
+"""What reads the rows of a kind."""
 
 
 def kind_of(path: Path | str, columns: Mapping[str, str] | None = None, encoding: str | None = None) -> Kind:

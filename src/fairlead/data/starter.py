@@ -26,6 +26,8 @@ from fairlead.artifacts.manifest import read_manifest
 from fairlead.data.hub import HUB, hub_path
 from fairlead.data.word_problems import word_problems
 from fairlead.errors import ExitCode, UserError
+from fairlead.feedback import PREFIX
+from fairlead.records import RowKind
 
 PIP = (sys.executable, "-m", "pip")
 
@@ -225,14 +227,21 @@ def _inherited_licences(path: Path) -> dict[str, str]:
         return own
 
 
-def resolve_paths(names: Sequence[str], cache: Path) -> list[Path]:
-    """Files by path, starter datasets by name, or datasets of a hub by address."""
-    return [_resolved(name, cache) for name in names]
+def resolve_paths(names: Sequence[str], cache: Path, kind: RowKind | None = None) -> list[Path]:
+    """Files by path, starter datasets by name, datasets of a hub and labels of a store by address.
+
+    A store holds rows of several kinds: `kind` is the one that is asked for.
+    """
+    return [_resolved(name, cache, kind) for name in names]
 
 
-def _resolved(name: str, cache: Path) -> Path:
+def _resolved(name: str, cache: Path, kind: RowKind | None) -> Path:
     if name in STARTER_DATASETS:
         return dataset_path(name, cache)
+    if name.startswith(PREFIX):
+        from fairlead.data.feedback import feedback_path  # noqa: PLC0415  a database's driver, which few need
+
+        return feedback_path(name, cache, kind)
     return hub_path(name) if name.startswith(HUB) else Path(name)
 
 

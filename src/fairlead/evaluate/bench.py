@@ -126,7 +126,7 @@ class Bench:
     def _conversations(self, digests: dict[str, str]) -> dict[str, list[Example]]:
         if not self.config.conversations:
             return {}
-        loaded = read_conversations(resolve_paths(self.config.conversations, cache_folder()))
+        loaded = read_conversations(resolve_paths(self.config.conversations, cache_folder(), "conversations"))
         digests |= loaded.digests
         groups: dict[str, list[Example]] = {}
         unusable: list[Rejection] = []
@@ -172,7 +172,7 @@ class Bench:
         source = self.reward or self.subject
         facts = source.manifest.facts if source.manifest and source.kind == "reward" else {}
         groups = {}
-        for path in resolve_paths(self.config.preferences, cache_folder()):
+        for path in resolve_paths(self.config.preferences, cache_folder(), "preferences"):
             loaded = read_preferences([path])
             digests |= loaded.digests
             rows, unusable = ranked_examples(
@@ -191,7 +191,7 @@ class Bench:
         return judged
 
     def _answers(self, evaluation: Evaluation, digests: dict[str, str]) -> Evaluation:
-        loaded = read_prompts(resolve_paths(self.config.prompts, cache_folder()))
+        loaded = read_prompts(resolve_paths(self.config.prompts, cache_folder(), "prompts"))
         digests |= loaded.digests
         tasks, unusable = task_examples(loaded.records, self.template, self.config.max_length)
         self._leave_out("prompts", loaded, unusable)

@@ -33,7 +33,7 @@ def split_rows(config: SplitConfig, run: Path, runtime: Runtime) -> Path:
     """
     seed = runtime.seed
     folder = stage_folder(run, "split")
-    paths = resolve_paths(config.sources, cache_folder())
+    paths = resolve_paths(config.sources, cache_folder(), "conversations")
     loaded = {path: read_conversations([path]) for path in paths}
     rejected = [rejection for rows in loaded.values() for rejection in rows.rejections]
     digests = {path: digest for rows in loaded.values() for path, digest in rows.digests.items()}

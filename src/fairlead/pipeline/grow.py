@@ -84,7 +84,7 @@ def _read(config: GrowConfig, runtime: Runtime) -> Loaded[Prompt]:
     if not config.data:
         raise UserError("no rows were named", where="data", fix="fairlead data grow --data FILE")
     rejects = rejects_path(config.output, "grow", runtime)
-    paths = resolve_paths(config.data, cache_folder())
+    paths = resolve_paths(config.data, cache_folder(), "prompts")
     return read_prompts(paths, rejects=rejects, **config.reading)
 
 

@@ -19,7 +19,7 @@ from fairlead.config.replies import RepliesConfig
 from fairlead.config.terms import JUDGE, REWARD_MODEL
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Task, task_examples
-from fairlead.data.load import read_conversations, read_prompts
+from fairlead.data.load import READERS
 from fairlead.data.split import without_prompts_of
 from fairlead.data.starter import licences, resolve_paths
 from fairlead.errors import ExitCode, UserError
@@ -29,7 +29,7 @@ from fairlead.models.loading import require_context, tokenizer_in
 from fairlead.models.roles import Roles
 from fairlead.models.sources import Source, resolve
 from fairlead.pipeline.datasets import finished, held, plain, write_json_lines
-from fairlead.records import Conversation, Preference, Prompt
+from fairlead.records import Conversation, Preference, Prompt, RowKind
 from fairlead.rollout.rules import Rules, load_rules
 from fairlead.rollout.sample import sample_responses, score_responses, scored_texts
 from fairlead.runtime.environment import cache_folder, secret
@@ -94,12 +94,12 @@ def _parents(config: RepliesConfig) -> dict[str, Source]:
 def _prompts(config: RepliesConfig, name: str, digests: dict[str, str], runtime: Runtime) -> dict[str, list[Prompt]]:
     """Prompts by part, with their reference answers; none of the training part is held out."""
     data = config.data
-    read = read_conversations if config.method == "own_rejected" else read_prompts
+    kind: RowKind = "conversations" if config.method == "own_rejected" else "prompts"
     found: dict[str, list[Prompt]] = {}
     for part, files in {"train": data.train, "held_out": data.held_out}.items():
         rejects = rejects_path(config.output, name, runtime) if part == "train" else None
-        paths = resolve_paths(files, cache_folder())
-        loaded = read(paths, rejects=rejects, **data.reading)
+        paths = resolve_paths(files, cache_folder(), kind)
+        loaded = READERS[kind](paths, rejects=rejects, **data.reading)
         digests |= loaded.digests
         for note in loaded.told:
             runtime.say(f"{name}: {note}")

@@ -26,15 +26,7 @@ from fairlead.data.examples import (
     task_examples,
 )
 from fairlead.data.language import is_chinese
-from fairlead.data.load import (
-    Loaded,
-    check_rejections,
-    read_conversations,
-    read_judgements,
-    read_preferences,
-    read_prompts,
-    write_rejections,
-)
+from fairlead.data.load import READERS, Loaded, check_rejections, write_rejections
 from fairlead.data.sampler import Mixture
 from fairlead.data.sources import expand
 from fairlead.data.split import split_by_prompt, without_prompts_of
@@ -43,7 +35,7 @@ from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.summary import CHINESE_REPLIES, ENGLISH_REPLIES
 from fairlead.models.loading import num_embeddings_in, require_context, tokenizer_in
 from fairlead.models.sources import Source, resolve
-from fairlead.records import Conversation, Judgement, Preference, Prompt, Rejection
+from fairlead.records import Conversation, Judgement, Preference, Prompt, Rejection, RowKind
 from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.start import Runtime
 
@@ -102,7 +94,7 @@ def load_conversations(data: DataConfig, encoder: RowEncoder, *, rejects: Path |
     def encode(records: Sequence[Conversation]) -> tuple[list[Example], list[Rejection]]:
         return conversation_examples(records, encoder.template, data.max_length)
 
-    return _load(data, encoder, read_conversations, encode, _last_words, rejects, seed)
+    return _load(data, encoder, "conversations", encode, _last_words, rejects, seed)
 
 
 def load_preferences(
@@ -113,7 +105,7 @@ def load_preferences(
     def encode(records: Sequence[Preference]) -> tuple[list[PairExample], list[Rejection]]:
         return preference_examples(records, encoder.template, data.max_length, end_token=end_token)
 
-    return _load(data, encoder, read_preferences, encode, lambda record: record.chosen, rejects, seed)
+    return _load(data, encoder, "preferences", encode, lambda record: record.chosen, rejects, seed)
 
 
 def load_judgements(
@@ -124,7 +116,7 @@ def load_judgements(
     def encode(records: Sequence[Judgement]) -> tuple[list[JudgedExample], list[Rejection]]:
         return judged_examples(records, encoder.template, data.max_length, end_token=end_token)
 
-    return _load(data, encoder, read_judgements, encode, lambda record: record.responses[0], rejects, seed)
+    return _load(data, encoder, "judgements", encode, lambda record: record.responses[0], rejects, seed)
 
 
 def load_ranked(
@@ -143,7 +135,7 @@ def load_ranked(
         wanted = {"end_token": end_token, "graded": graded, "paired": paired}
         return ranked_examples(records, encoder.template, data.max_length, **wanted)
 
-    return _load(data, encoder, read_preferences, encode, lambda record: record.chosen, rejects, seed)
+    return _load(data, encoder, "preferences", encode, lambda record: record.chosen, rejects, seed)
 
 
 def load_tasks(data: PromptsConfig, encoder: RowEncoder, *, rejects: Path | None, seed: int) -> Rows[Task]:
@@ -153,7 +145,7 @@ def load_tasks(data: PromptsConfig, encoder: RowEncoder, *, rejects: Path | None
         return task_examples(records, encoder.template, data.max_length, cut_long=data.long_prompts == "cut")
 
     all_of_them = DataConfig(**data.model_dump(exclude={"long_prompts"}), held_out_rows=0)
-    return _load(all_of_them, encoder, read_prompts, encode, _last_words, rejects, seed)
+    return _load(all_of_them, encoder, "prompts", encode, _last_words, rejects, seed)
 
 
 def _last_words(record: Conversation | Prompt) -> str:
@@ -163,7 +155,7 @@ def _last_words(record: Conversation | Prompt) -> str:
 def _load(
     data: DataConfig,
     encoder: RowEncoder,
-    read: Callable[..., Loaded],
+    kind: RowKind,
     encode: Callable[[Sequence], tuple[list[E], list[Rejection]]],
     response_of: Callable[..., str],
     rejects: Path | None,
@@ -171,9 +163,9 @@ def _load(
 ) -> Rows[E]:
     if not data.train:
         raise UserError("no training rows were named", where="data.train", fix="--data FILE")
-    loaded = read(resolve_paths(data.train, cache_folder()), rejects=rejects, **data.reading)
-    records, held_out, digests, notes = _apart(data, loaded, read, seed)
-    encoded = [encode(group) for group in _by_entry(data, records)]
+    loaded = READERS[kind](resolve_paths(data.train, cache_folder(), kind), rejects=rejects, **data.reading)
+    records, held_out, digests, notes = _apart(data, loaded, kind, seed)
+    encoded = [encode(group) for group in _by_entry(data, records, kind)]
     train = [example for examples, _ in encoded for example in examples]
     unusable = [rejection for _, rejections in encoded for rejection in rejections]
     groups: dict[str, list[E]] = {}
@@ -207,11 +199,11 @@ def _audited(records: Sequence[Any], encoder: RowEncoder, data: DataConfig, seed
     return refuse_fatal(findings, accepted=data.accept)
 
 
-def _by_entry(data: DataConfig, records: Sequence[Any]) -> list[list[Any]]:
+def _by_entry(data: DataConfig, records: Sequence[Any], kind: RowKind) -> list[list[Any]]:
     """The records of each entry of `data.train` if each has a weight, else all together."""
     if not data.weights:
         return [list(records)]
-    files = [{str(path) for path in expand(resolve_paths([entry], cache_folder()))} for entry in data.train]
+    files = [{str(path) for path in expand(resolve_paths([entry], cache_folder(), kind))} for entry in data.train]
     return [[record for record in records if record.source.rpartition(":")[0] in names] for names in files]
 
 
@@ -229,13 +221,11 @@ def _mixture(data: DataConfig, sizes: list[int], notes: list[str]) -> Mixture:
     return mixture
 
 
-def _apart(
-    data: DataConfig, loaded: Loaded, read: Callable[..., Loaded], seed: int
-) -> tuple[list, list, dict[str, str], list[str]]:
+def _apart(data: DataConfig, loaded: Loaded, kind: RowKind, seed: int) -> tuple[list, list, dict[str, str], list[str]]:
     """Records to train on and to hold out, so that no prompt is among both; digests of the files; notes."""
     records = loaded.records[: data.max_rows] if data.max_rows else loaded.records
     notes = [f"{path}: {layout}" for path, layout in loaded.layouts.items()] + loaded.told
-    files = read(resolve_paths(data.held_out, cache_folder()), **data.reading)
+    files = READERS[kind](resolve_paths(data.held_out, cache_folder(), kind), **data.reading)
     known = without_prompts_of(records, files.records)
     if records and not known:
         raise UserError(

@@ -1,0 +1,173 @@
+"""Answers side by side: what is to be compared, who sees it next, and how people ranked it.
+
+People see no model's name, and the answers in an order of their own. A correction is a new row: of one person's
+rankings of a comparison the latest counts.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, RowMapping, Select, and_, func, insert, select
+
+from fairlead.artifacts.hashing import sha256_json
+from fairlead.errors import UserError
+from fairlead.feedback.accounts import User
+from fairlead.feedback.once import kept_once
+from fairlead.feedback.schema import answers, comparisons, rankings
+from fairlead.feedback.store import Store, added, now
+from fairlead.records import Message
+
+MAX_ANSWERS = 16
+Outcome = Literal["ranked", "skipped", "flagged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One response to a comparison's prompt; `details` say how it was drawn."""
+
+    model: str
+    content: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a person is shown: no models, and the answers in their order for this person."""
+
+    comparison: int
+    prompt: tuple[Message, ...]
+    answers: tuple[tuple[int, str], ...]  # number and text
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How somebody ranked a comparison: `ranks` by answer number, 1 is best, equal numbers are ties."""
+
+    outcome: Outcome
+    ranks: Mapping[int, int]
+    grades: Mapping[int, int]
+    reason: str = ""
+    seconds: int = 0
+
+
+def add_comparison(
+    store: Store,
+    user: User,
+    prompt: Sequence[Message],
+    given: Sequence[Answer],
+    *,
+    source: str = "",
+    wanted: int = 1,
+    interest: int = 0,
+) -> int:
+    """The number of a new comparison of 2 to 16 answers, to be ranked by `wanted` people."""
+    if not 2 <= len(given) <= MAX_ANSWERS:
+        raise UserError("a comparison has 2 to 16 answers", got=str(len(given)))
+    said = [{"role": message.role, "content": message.content} for message in prompt]
+    row = {
+        "created_by": user.id, "prompt": said, "prompt_sha256": sha256_json(said), "source": source[:400],
+        "wanted": wanted, "interest": interest, "created_at": now(),
+    }  # fmt: skip
+    with store.write() as connection:
+        number = added(connection, comparisons, row)
+        for answer in given:
+            of_it = {"model": answer.model, "content": answer.content, "details": dict(answer.details)}
+            connection.execute(insert(answers).values(comparison_id=number, **of_it))
+    return number
+
+
+def next_task(store: Store, user: User) -> Task | None:
+    """What this person is to rank next: open, not yet seen by them, the most interesting first; None where all is done.
+
+    A comparison is open until as many people as it wants have ranked it; who skips or flags it sees it no more.
+    """
+    mine = select(rankings.c.comparison_id).where(rankings.c.annotator_id == user.id)
+    ranked = (
+        select(func.count(rankings.c.annotator_id.distinct()))
+        .where(rankings.c.comparison_id == comparisons.c.id, rankings.c.outcome == "ranked")
+        .scalar_subquery()
+    )
+    is_open = and_(comparisons.c.closed_at.is_(None), comparisons.c.id.not_in(mine), ranked < comparisons.c.wanted)
+    query = select(comparisons).where(is_open).order_by(comparisons.c.interest.desc(), comparisons.c.id).limit(1)
+    with store.read() as connection:
+        found = connection.execute(query).mappings().first()
+        return _shown(connection, user, found) if found else None
+
+
+def task_of(store: Store, user: User, comparison: int) -> Task | None:
+    """A comparison as this person saw it, to correct what they said; None where they have not ranked it."""
+    seen = select(rankings.c.id).where(rankings.c.comparison_id == comparison, rankings.c.annotator_id == user.id)
+    with store.read() as connection:
+        if not connection.execute(seen.limit(1)).first():
+            return None
+        found = connection.execute(select(comparisons).where(comparisons.c.id == comparison)).mappings().one()
+        return _shown(connection, user, found)
+
+
+def _shown(connection: Connection, user: User, found: RowMapping) -> Task:
+    rows = connection.execute(_answers_of(found["id"])).all()
+    rows = random.Random(f"{user.id} {found['id']}").sample(rows, len(rows))  # noqa: S311 - the same after a reload
+    prompt = tuple(Message(said["role"], said["content"]) for said in found["prompt"])
+    return Task(found["id"], prompt, tuple((row.id, row.content) for row in rows), found["source"])
+
+
+def add_ranking(store: Store, user: User, comparison: int, verdict: Verdict, *, key: str) -> int | None:
+    """Keep how a person ranked a comparison; the number of the row, once for one key. None where it is not there.
+
+    Raises UserError where ranks or grades do not name every answer once.
+    """
+    with store.write() as connection:
+        numbers = [row.id for row in connection.execute(_answers_of(comparison))]
+        if not numbers:
+            return None
+        _check(verdict, numbers)
+        shown = random.Random(f"{user.id} {comparison}").sample(numbers, len(numbers))  # noqa: S311 - as in `_shown`
+        row = {
+            "comparison_id": comparison, "annotator_id": user.id, "outcome": verdict.outcome,
+            "ranks": {str(number): rank for number, rank in sorted(_dense(verdict.ranks).items())},
+            "grades": {str(number): grade for number, grade in sorted(verdict.grades.items())},
+            "reason": verdict.reason, "shown": shown, "seconds": verdict.seconds, "key": key, "created_at": now(),
+        }  # fmt: skip
+        return kept_once(connection, rankings, row)
+
+
+def _answers_of(comparison: int) -> Select:
+    return select(answers.c.id, answers.c.content).where(answers.c.comparison_id == comparison).order_by(answers.c.id)
+
+
+def _check(verdict: Verdict, numbers: Sequence[int]) -> None:
+    wanted = set(numbers) if verdict.outcome == "ranked" else set()
+    if set(verdict.ranks) != wanted or any(rank < 1 for rank in verdict.ranks.values()):
+        want = f"a rank from 1 for each of {sorted(wanted)}" if wanted else "no ranks where nothing was ranked"
+        raise UserError("these ranks do not fit the comparison", got=str(dict(verdict.ranks)), want=want)
+    if not set(verdict.grades) <= set(numbers):
+        raise UserError("these grades name other answers", got=str(dict(verdict.grades)), want=str(sorted(numbers)))
+
+
+def _dense(ranks: Mapping[int, int]) -> dict[int, int]:
+    """1, 2, 3 for whatever numbers were given; ties stay ties."""
+    order = {rank: place for place, rank in enumerate(sorted(set(ranks.values())), start=1)}
+    return {number: order[rank] for number, rank in ranks.items()}
+
+
+def latest_rankings(store: Store, *, until: int | None = None) -> list[RowMapping]:
+    """Of every person and comparison the ranking that counts, with its prompt; `until` is the last row to look at."""
+    last = select(func.max(rankings.c.id)).group_by(rankings.c.annotator_id, rankings.c.comparison_id)
+    last = last.where(rankings.c.id <= until) if until is not None else last
+    joined = rankings.join(comparisons, rankings.c.comparison_id == comparisons.c.id)
+    columns = (rankings, comparisons.c.prompt, comparisons.c.source)
+    query = select(*columns).select_from(joined).where(rankings.c.id.in_(last)).order_by(rankings.c.id)
+    with store.read() as connection:
+        return list(connection.execute(query).mappings())
+
+
+def answers_of_all(store: Store) -> dict[int, list[RowMapping]]:
+    """The answers of every comparison, by its number, in the order in which they were added."""
+    found: dict[int, list[RowMapping]] = {}
+    with store.read() as connection:
+        for row in connection.execute(select(answers).order_by(answers.c.id)).mappings():
+            found.setdefault(row["comparison_id"], []).append(row)
+    return found

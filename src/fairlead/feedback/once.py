@@ -1,0 +1,32 @@
+"""A label counts once, however often its request is sent: the person and the request's key name its row."""
+
+from typing import Any
+
+from sqlalchemy import Connection, Table, select
+from sqlalchemy.exc import IntegrityError
+
+from fairlead.errors import UserError
+from fairlead.feedback.store import added
+
+
+class KeyTakenError(UserError):
+    """A key came again with other words; what came first stays."""
+
+
+def kept_once(connection: Connection, table: Table, row: dict[str, Any]) -> int:
+    """The number of the row under (annotator_id, key): a new one, or the one that says the same already.
+
+    Raises KeyTakenError where that row says something else.
+    """
+    try:
+        with connection.begin_nested():
+            return added(connection, table, row)
+    except IntegrityError:
+        mine = (table.c.annotator_id == row["annotator_id"], table.c.key == row["key"])
+        found = connection.execute(select(table).where(*mine)).mappings().first()
+        if found is None:
+            raise
+        said = {name: found[name] for name in row if name not in {"created_at", "seconds"}}
+        if said != {name: row[name] for name in said}:
+            raise KeyTakenError("this key has been used for another label", got=row["key"]) from None
+        return found["id"]
