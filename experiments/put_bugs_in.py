@@ -165,9 +165,9 @@ BUGS = {
          'reference_logprobs=_matrix(per_sequence(roles, "reference", rows, batch, runtime)'),
     ],
     "colossalchat_streams_without_the_repetition_penalty": [
-        ("generate/engine.py", "        requests = [\n            _Request(index, prompt,",
+        ("generate/engine.py", "        requests = [\n            Request(index, prompt,",
          "        sampling = sampling.model_copy(update={'repetition_penalty': 1.0}) if on_token else sampling\n"
-         "        requests = [\n            _Request(index, prompt,"),
+         "        requests = [\n            Request(index, prompt,"),
     ],
     # test_stages.py
     "a_trained_reward_model_cannot_be_loaded_into_rl": [

@@ -15,7 +15,8 @@ from fairlead.batches import PackedBatch
 from fairlead.config.common import SamplingConfig
 from fairlead.data.collate import collate
 from fairlead.data.examples import Example
-from fairlead.generate.engine import Engine, Response
+from fairlead.generate.engine import Engine
+from fairlead.generate.requests import Response
 from fairlead.models.build import add_frozen
 from fairlead.models.kv_cache import SlotCache
 from fairlead.models.prepacked import Prepacked

@@ -9,8 +9,10 @@ import torch
 
 from fairlead.batches import PackedBatch
 from fairlead.config.common import ModelConfig, RuntimeConfig, SamplingConfig
+from fairlead.generate import batch as batch_module
 from fairlead.generate import engine as engine_module
-from fairlead.generate.engine import Engine, Response
+from fairlead.generate.engine import Engine
+from fairlead.generate.requests import Response
 from fairlead.models.build import add_frozen, add_trainable, ready
 from fairlead.models.prepacked import Prepacked
 from fairlead.models.roles import Roles
@@ -87,8 +89,8 @@ def test_neighbours_change_nothing(tiny: Tiny, family: str, monkeypatch: pytest.
     roles, sampling = frozen_once(tiny(family)), SamplingConfig(max_new_tokens=20)
     together = respond(roles, PROMPTS, sampling)
     for rows_at_once, enter_together, prompt_tokens in ((64, 8, 8192), (5, 1, 8192), (7, 3, 8192), (64, 8, 20)):
-        monkeypatch.setattr(engine_module, "ENTER_TOGETHER", enter_together)
-        monkeypatch.setattr(engine_module, "PROMPT_TOKENS", prompt_tokens)
+        monkeypatch.setattr(batch_module, "ENTER_TOGETHER", enter_together)
+        monkeypatch.setattr(batch_module, "PROMPT_TOKENS", prompt_tokens)
         again = respond(roles, PROMPTS, sampling, rows_at_once=rows_at_once)
         assert [r.tokens for r in again] == [r.tokens for r in together]
         torch.testing.assert_close(_logprobs(again), _logprobs(together), **TOLERANCE)
@@ -111,7 +113,7 @@ def forwards_of(roles: Roles, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int
 
 def test_rows_leave_and_waiting_prompts_enter(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """No token is computed for a request that has ended, and places that become free are taken again."""
-    monkeypatch.setattr(engine_module, "ENTER_TOGETHER", 3)
+    monkeypatch.setattr(batch_module, "ENTER_TOGETHER", 3)
     roles = frozen(tiny("llama"))
     forwards = forwards_of(roles, monkeypatch)
     responses = respond(roles, PROMPTS, GREEDY, rows_at_once=6)
@@ -135,7 +137,7 @@ def test_a_group_reads_its_prompt_once(tiny: Tiny, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_prompts_of_one_read_are_bounded(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "PROMPT_TOKENS", 20)
+    monkeypatch.setattr(batch_module, "PROMPT_TOKENS", 20)
     roles = frozen(tiny("llama"))
     forwards = forwards_of(roles, monkeypatch)
     respond(roles, PROMPTS, SamplingConfig(max_new_tokens=1))

@@ -16,7 +16,8 @@ from torch import Tensor
 from fairlead.config.common import ModelConfig, RuntimeConfig, SamplingConfig
 from fairlead.data.collate import collate
 from fairlead.data.examples import Example
-from fairlead.generate.engine import Engine, Response
+from fairlead.generate.engine import Engine
+from fairlead.generate.requests import Response
 from fairlead.models.build import add_frozen, add_trainable, ready
 from fairlead.models.roles import Roles
 from fairlead.models.sources import resolve

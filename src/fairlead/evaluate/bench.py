@@ -32,7 +32,8 @@ from fairlead.evaluate.summary import (
     sequence_kl,
     success,
 )
-from fairlead.generate.engine import Engine, Response
+from fairlead.generate.engine import Engine
+from fairlead.generate.requests import Response
 from fairlead.models.build import add_frozen, ready
 from fairlead.models.loading import tokenizer_in
 from fairlead.models.outputs import per_sequence

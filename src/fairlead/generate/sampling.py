@@ -1,5 +1,7 @@
 """Draw the next token of each row from its logits. Pure: the randomness comes in as one number per row."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -20,12 +22,14 @@ def next_tokens(
     top_p: float,
     min_p: float,
     repetition_penalty: float,
+    changed: Float[Tensor, "B V"] | None = None,
 ) -> tuple[Int[Tensor, "B"], Float[Tensor, "B"]]:
     """The next token of each row and its log-probability in nats.
 
     `uniforms` are numbers in [0, 1): row b takes the first token at which the cumulative probability exceeds
     uniforms[b], so a row's token depends on nothing but its own logits and number. They are unused at temperature 0,
     which takes the most likely token. `seen` marks the tokens of prompt and response for the repetition penalty.
+    `changed` are logits with other penalties on them, to draw from instead.
 
     The order is that of transformers: penalty, temperature, top-k, top-p, min-p; 0, 1, 0 and 1 switch the filters and
     the penalty off. The log-probability is that of the model's own distribution at the sampling temperature (at
@@ -33,7 +37,7 @@ def next_tokens(
     """
     logits = upcast(logits)
     logprobs = torch.log_softmax(logits / temperature if temperature not in (0, 1) else logits, dim=-1)
-    filtered = logits
+    filtered = logits if changed is None else upcast(changed)
     if repetition_penalty != 1.0:
         assert seen is not None, "a repetition penalty needs the tokens seen"
         filtered = penalise_repetition(filtered, seen, repetition_penalty)
@@ -44,7 +48,7 @@ def next_tokens(
         filtered = keep_top_k(filtered, top_k) if top_k > 0 else filtered
         filtered = keep_top_p(filtered, top_p) if top_p < 1.0 else filtered
         filtered = keep_min_p(filtered, min_p) if min_p > 0.0 else filtered
-        plain = top_k == 0 and top_p == 1.0 and min_p == 0.0 and repetition_penalty == 1.0
+        plain = top_k == 0 and top_p == 1.0 and min_p == 0.0 and repetition_penalty == 1.0 and changed is None
         tokens = _inverse_cdf(logprobs.exp() if plain else torch.softmax(filtered, dim=-1), uniforms)
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
 
@@ -54,6 +58,32 @@ def penalise_repetition(
 ) -> Float[Tensor, "B V"]:
     """Divide the positive logits of seen tokens by the penalty, multiply the negative ones (CTRL, 2019)."""
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def penalise_drawn(
+    logits: Float[Tensor, "B V"], said: Int[Tensor, "B V"], presence: float, frequency: float
+) -> Float[Tensor, "B V"]:
+    """Take `presence` off the logits of tokens that the response holds, `frequency` for each time (OpenAI's API)."""
+    return upcast(logits) - presence * (said > 0) - frequency * said
+
+
+def forbid(logits: Float[Tensor, "B V"], banned: Sequence[Sequence[int]]) -> Float[Tensor, "B V"]:
+    """Minus infinity for each row's banned tokens."""
+    changed = logits.clone()
+    for row, tokens in enumerate(banned):
+        changed[row, list(tokens)] = -torch.inf
+    return changed
+
+
+def likeliest(logits: Float[Tensor, "B V"], temperature: float, num: int) -> list[tuple[tuple[int, float], ...]]:
+    """Each row's likeliest tokens with their log-probabilities as `next_tokens` has them, best first."""
+    scaled = upcast(logits)
+    logprobs = torch.log_softmax(scaled / temperature if temperature not in (0, 1) else scaled, dim=-1)
+    best = logprobs.topk(min(num, logprobs.shape[-1]), dim=-1)
+    return [
+        tuple(zip(tokens, values, strict=True))
+        for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
 
 
 def keep_top_k(logits: Float[Tensor, "B V"], top_k: int) -> Float[Tensor, "B V"]:

@@ -9,7 +9,8 @@ from fairlead.config.common import ModelConfig, SamplingConfig
 from fairlead.config.grow import GrowConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import task_examples
-from fairlead.generate.engine import ROWS_AT_ONCE, Engine, Response
+from fairlead.generate.engine import ROWS_AT_ONCE, Engine
+from fairlead.generate.requests import Response
 from fairlead.models.build import add_frozen, ready
 from fairlead.models.loading import context_length, tokenizer_in
 from fairlead.models.roles import Roles

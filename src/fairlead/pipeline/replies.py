@@ -23,7 +23,8 @@ from fairlead.data.load import READERS
 from fairlead.data.split import without_prompts_of
 from fairlead.data.starter import licences, resolve_paths
 from fairlead.errors import ExitCode, UserError
-from fairlead.generate.engine import Engine, Response
+from fairlead.generate.engine import Engine
+from fairlead.generate.requests import Response
 from fairlead.models.build import add_frozen, ready
 from fairlead.models.loading import require_context, tokenizer_in
 from fairlead.models.roles import Roles

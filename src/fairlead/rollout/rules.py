@@ -10,7 +10,7 @@ from torch import Tensor
 from fairlead.config.terms import JUDGE, REWARD_MODEL, Term
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Task
-from fairlead.generate.engine import Response
+from fairlead.generate.requests import Response
 from fairlead.rewards.terms import Function, Sample, load_functions, rule_scores
 from fairlead.runtime.ranks import Ranks
 

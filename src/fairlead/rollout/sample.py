@@ -9,7 +9,8 @@ from torch.nn.utils.rnn import pad_sequence
 from fairlead.batches import Rollout
 from fairlead.config.common import ForwardConfig, SamplingConfig
 from fairlead.data.examples import Example
-from fairlead.generate.engine import Engine, Response
+from fairlead.generate.engine import Engine
+from fairlead.generate.requests import Response
 from fairlead.models.outputs import per_sequence
 from fairlead.models.roles import Roles
 from fairlead.runtime.start import Runtime

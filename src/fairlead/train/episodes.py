@@ -16,7 +16,8 @@ from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.collate import collate
 from fairlead.data.examples import Example
 from fairlead.evaluate.probes import distinct_n
-from fairlead.generate.engine import Engine, Response
+from fairlead.generate.engine import Engine
+from fairlead.generate.requests import Response
 from fairlead.models.build import add_frozen, add_moving
 from fairlead.models.roles import Roles
 from fairlead.models.sources import Source

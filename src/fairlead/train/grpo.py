@@ -35,7 +35,8 @@ from fairlead.data.examples import Task
 from fairlead.data.sampler import epoch_order, stream_rows
 from fairlead.errors import UserError
 from fairlead.evaluate.summary import Evaluation, StageSummary
-from fairlead.generate.engine import Engine, Response
+from fairlead.generate.engine import Engine
+from fairlead.generate.requests import Response
 from fairlead.models.build import add_frozen, add_trainable, ready
 from fairlead.models.loading import require_context
 from fairlead.models.roles import Roles
