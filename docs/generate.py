@@ -12,6 +12,7 @@ from fairlead.config.journey import JourneyConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.refine import RefineConfig
 from fairlead.config.replies import RepliesConfig
+from fairlead.config.serve import ServeConfig
 from fairlead.config.stages import DpoConfig, EvalConfig, KtoConfig, RewardConfig, SftConfig
 from fairlead.errors import ExitCode
 
@@ -25,6 +26,7 @@ VERBS = {
     "kto": KtoConfig,
     "eval": EvalConfig,
     "chat": ChatConfig,
+    "serve": ServeConfig,
     "run": JourneyConfig,
     "data refine": RefineConfig,
     "data grow": GrowConfig,

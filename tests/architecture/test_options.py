@@ -11,6 +11,7 @@ from fairlead.config.journey import JourneyConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.refine import RefineConfig
 from fairlead.config.replies import RepliesConfig
+from fairlead.config.serve import ServeConfig
 from fairlead.config.stages import DpoConfig, EvalConfig, KtoConfig, RewardConfig, SftConfig
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,7 @@ VERBS = {
     "grpo": GrpoConfig,
     "eval": EvalConfig,
     "chat": ChatConfig,
+    "serve": ServeConfig,
     "run": JourneyConfig,
     "data refine": RefineConfig,
     "data grow": GrowConfig,

@@ -8,12 +8,10 @@ from fairlead.artifacts.hashing import sha256_folder
 from fairlead.cli.main import run
 from fairlead.data.load import READERS
 from fairlead.errors import ExitCode
-from fairlead.feedback.accounts import add_user, log_in
-from fairlead.feedback.chats import add_edit, add_message, add_opinion, new_chat
-from fairlead.feedback.comparisons import Answer, Verdict, add_comparison, add_ranking, answers_of_all
+from fairlead.feedback.accounts import log_in
 from fairlead.feedback.store import open_store
-from fairlead.records import Message
 from tiny import tiny_model
+from tiny_store import labelled_store
 
 REWARD = ("reward", "--model", "tiny", "--data")
 
@@ -23,19 +21,7 @@ def home(tmp_path_factory):
     """A folder with a tiny model and the store `labels.db`: 12 rankings, and 12 answers with a thumb and an edit."""
     folder = tmp_path_factory.mktemp("home")
     tiny_model(folder / "tiny")
-    store = open_store(str(folder / "labels.db"), create=True)
-    ann = add_user(store, "ann", "annotator", "a long password")
-    chat = new_chat(store, ann, "t")
-    for step in range(12):
-        texts = [f"answer {word} {step}" for word in ("good", "fair", "poor")]
-        number = add_comparison(store, ann, [Message("user", f"q {step}")], [Answer("m", text, {}) for text in texts])
-        ranks = {row["id"]: place for place, row in enumerate(answers_of_all(store)[number], start=1)}
-        add_ranking(store, ann, number, Verdict("ranked", ranks, {}), key=f"r{step}")
-        asked = add_message(store, ann, chat, parent=None, role="user", content=f"asked {step}")
-        told = add_message(store, ann, chat, parent=asked, role="assistant", content=f"told {step}", model="m")
-        add_opinion(store, ann, told, thumb=1 if step % 2 else -1, reasons=(), comment="", key=f"o{step}")
-        add_edit(store, ann, told, content=f"better {step}", key=f"e{step}")
-    store.close()
+    labelled_store(folder / "labels.db")
     return folder
 
 

@@ -20,6 +20,7 @@ from fairlead.data.parquet_rows import parquet_pieces
 from fake_author import fake_author
 from tiny import tiny_model, write_conversations, write_ranked
 from tiny_stages import judgements, write_rows
+from tiny_store import labelled_store
 
 SHOWN = [(page, words) for page in PAGES for words in commands(page)]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
@@ -41,7 +42,7 @@ def only_read(monkeypatch):
         load(JourneyConfig, ROOT / "recipes" / "demo.yaml", overrides)
         raise ReadToTheEndError
 
-    for name in ("check_stage", "check_grow", "check_eval", "check_chat", "check_journey"):
+    for name in ("check_stage", "check_grow", "check_eval", "check_chat", "check_serve", "check_journey"):
         monkeypatch.setattr(f"fairlead.cli.preflight.{name}", stop)
     monkeypatch.setattr("fairlead.pipeline.demo.run_demo", read_demo)
 
@@ -72,7 +73,9 @@ def test_command_is_taken(page, words, only_read, tmp_path, monkeypatch):
             (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / word).write_text("sft: {}\nppo: {model: {name: '@sft'}}\n")
     is_read = arguments[:2] != ["data", "grow"]
-    if not arguments or (arguments[0] in ("fetch", "doctor", "runs", "export", "clean", "data") and is_read):
+    if not arguments or (
+        arguments[0] in ("fetch", "doctor", "runs", "export", "clean", "data", "feedback") and is_read
+    ):
         build_app().parse_args(arguments, exit_on_error=False, print_error=False)
         return
     with pytest.raises((ReadToTheEndError, SystemExit)) as stopped:
@@ -130,6 +133,21 @@ def test_the_page_of_growth_is_walked(tmp_path, monkeypatch):
             assert run([*words, *url]) == 0, " ".join(words)
     made = {path.parent.parent.name for path in tmp_path.glob("runs/*/01-grow/train.jsonl")}
     assert made == {"grown", "translated", "asked"}
+
+
+def test_the_page_of_feedback_is_walked(tmp_path, monkeypatch):
+    """Every command in the order of the page, on a small store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tiny_model(tmp_path / "tiny")
+    labelled_store(tmp_path / "labels.db")
+    walked = list(commands(ROOT / "docs" / "feedback.md"))
+    assert len(walked) == 8
+    for number, words in enumerate(walked):
+        stage = ["--model", "tiny", "--max-steps", "2", "--output", f"runs/{number}"]
+        assert run([*words[1:], *(stage if words[1] != "feedback" else [])]) == 0, " ".join(words)
+    assert (tmp_path / "my-labels" / "preferences.parquet").is_file()
+    assert (tmp_path / "new.db").is_file()
 
 
 def test_the_page_of_the_refinery_is_walked(tmp_path, monkeypatch):

@@ -26,13 +26,14 @@ VERBS = {
     "kto": ("fairlead.cli.kto:kto", "Optimise on responses that are desirable or not."),
     "eval": ("fairlead.cli.eval:evaluate", "Measure a model, beside its parent."),
     "chat": ("fairlead.cli.chat:chat", "Talk to a model in the terminal."),
+    "serve": ("fairlead.cli.serve:serve", "Serve models to OpenAI's clients."),
     "runs": ("fairlead.cli.runs:runs", "List runs, their sizes and the next command."),
     "export": ("fairlead.cli.export:export", "Write a stage as one merged model folder."),
     "clean": ("fairlead.cli.clean:clean", "Free space: caches and old checkpoints."),
     "doctor": ("fairlead.cli.doctor:doctor", "Check this machine."),
 }
 # They take words and print their own page.
-OWN_HELP = {"demo", "run", "sft", "replies", "reward", "ppo", "grpo", "dpo", "kto", "eval", "chat"}
+OWN_HELP = {"demo", "run", "sft", "replies", "reward", "ppo", "grpo", "dpo", "kto", "eval", "chat", "serve"}
 
 
 def build_app() -> App:

@@ -20,6 +20,7 @@ from fairlead.config.journey import STAGES, JourneyConfig, models_of, rows_of
 from fairlead.config.refine import RefineConfig
 from fairlead.config.replies import RepliesConfig
 from fairlead.config.section import Section
+from fairlead.config.serve import ServeConfig
 from fairlead.config.stages import EvalConfig, StageConfig
 from fairlead.data.load import READERS, read_prompts, read_records
 from fairlead.data.sources import expand
@@ -94,6 +95,26 @@ def check_eval(config: EvalConfig) -> None:
 def check_chat(config: ChatConfig) -> None:
     """As `check_stage`."""
     check_model(config.model, ("policy",), "model")
+
+
+def check_serve(config: ServeConfig) -> dict[str, str]:
+    """As `check_stage`; the models by the names that clients give them."""
+    names: dict[str, str] = {}
+    for word in config.models:
+        given, sign, model = ("", "", word) if Path(word).exists() else word.partition("=")
+        model = model if sign or not given else given
+        check_model(model, ("policy",), "models")
+        name = given if sign else Path(model).name
+        if name in names:
+            raise UserError(
+                "two models would have one name", where="models", got=f"{names[name]} and {model}",
+                want="a name for each", fix=f"write NAME={model}",
+            )  # fmt: skip
+        names[name] = model
+    if config.echo and "echo" in names:
+        raise UserError("two models would have one name", where="models", got="echo", fix="write NAME=MODEL")
+    secret(config.api_key_variable)
+    return names
 
 
 def check_journey(journey: JourneyConfig) -> None:

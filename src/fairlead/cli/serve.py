@@ -1,0 +1,46 @@
+"""`fairlead serve MODEL…`: models behind OpenAI's HTTP interface."""
+
+from itertools import takewhile
+from pathlib import Path
+
+from fairlead.cli.words import Words, config_from_words, split_recipe
+from fairlead.config.serve import ServeConfig
+
+
+def serve(*words: Words) -> None:
+    """Serve models to OpenAI's clients."""
+    recipe, rest = split_recipe(words)
+    named = list(takewhile(lambda word: not word.startswith("-") and not _is_option(word), rest))
+    options = [*(f"models={name}" for name in named), *rest[len(named) :]]
+    config = config_from_words("serve", ServeConfig, [*([str(recipe)] if recipe else []), *options])
+    from fairlead.cli.preflight import check_serve
+
+    names = check_serve(config)
+    from fairlead.models.sources import resolve
+    from fairlead.runtime.environment import secret
+    from fairlead.runtime.start import start
+    from fairlead.serve.app import Server
+    from fairlead.serve.engine import EngineModel
+    from fairlead.serve.models import Echo, Model
+    from fairlead.serve.run import serve as listen
+
+    key = secret(config.api_key_variable)
+    started = start(config.runtime)
+    models: dict[str, Model] = {name: EngineModel(resolve(path), started, name=name) for name, path in names.items()}
+    if config.echo:
+        models["echo"] = Echo()
+    server = Server(models, max_running=config.max_running, max_waiting=config.max_waiting)
+
+    def ready(address: str) -> None:
+        print(f"{', '.join(models)} at {address}/v1 ({started.describe()}); Ctrl-C ends", flush=True)
+
+    listen(
+        server.app(), host=config.host, port=config.port, keys=[key] if key else [], hosts=config.allowed_hosts,
+        ready=ready,
+    )  # fmt: skip
+
+
+def _is_option(word: str) -> bool:
+    """`port=8001`, not `mine=runs/a` nor a path that holds the sign."""
+    name = word.partition("=")[0]
+    return "=" in word and not Path(word).exists() and name.partition(".")[0] in ServeConfig.model_fields

@@ -1,0 +1,1 @@
+"""Models behind OpenAI's HTTP interface: text in, text out, streamed; many clients at once."""

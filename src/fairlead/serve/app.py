@@ -1,0 +1,284 @@
+"""The routes: OpenAI's chat and text completions over the models at hand, health, and figures."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from fairlead.config.common import SamplingConfig
+from fairlead.errors import UserError
+from fairlead.records import Message
+from fairlead.serve.answers import Job, Piece, chat_logprobs, completion_logprobs, job_of, pieces
+from fairlead.serve.errors import HttpError, no_model, of_invalid
+from fairlead.serve.gate import Clock, Gate, Metrics
+from fairlead.serve.models import Ask, Model
+from fairlead.serve.openapi import document
+from fairlead.serve.schema import ChatRequest, CompletionRequest
+
+LOG = logging.getLogger("fairlead.serve")
+HEALTH_SECONDS = 30.0
+R = TypeVar("R", ChatRequest, CompletionRequest)
+
+
+class Server:
+    """The models that are served, and the routes over them."""
+
+    def __init__(self, models: Mapping[str, Model], *, max_running: int = 64, max_waiting: int = 1024) -> None:
+        self.models = dict(models)
+        self.gate = Gate(max_running, max_waiting)
+        self.metrics = Metrics(self.gate)
+
+    def app(self) -> Starlette:
+        """The application; whoever runs it puts the guards before it."""
+        routes = [
+            Route("/v1/chat/completions", self._told(self.chat), methods=["POST"]),
+            Route("/v1/completions", self._told(self.complete), methods=["POST"]),
+            Route("/v1/models", self._told(self.list_models), methods=["GET"]),
+            Route("/v1/models/{name:path}", self._told(self.one_model), methods=["GET"]),
+            Route("/health", self._told(self.health), methods=["GET"]),
+            Route("/metrics", self._told(self.figures), methods=["GET"]),
+            Route("/openapi.json", self._told(self.openapi), methods=["GET"]),
+        ]
+        handlers: dict[Any, Any] = {404: _nothing_here, 405: _nothing_here}
+        return Starlette(routes=routes, exception_handlers=handlers)
+
+    # --- routes
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        asked = await self._read(request, ChatRequest)
+        model = self._model(asked.model)
+        messages = [Message("system" if one.role == "developer" else one.role, one.text) for one in asked.messages]
+        prompt = await self._encoded(model.encode_chat, messages)
+        return await self._answer(request, asked, job_of(asked, model, prompt))
+
+    async def complete(self, request: Request) -> Response:
+        """POST /v1/completions."""
+        asked = await self._read(request, CompletionRequest)
+        model = self._model(asked.model)
+        prompt = await self._encoded(model.encode_text, asked.prompt)
+        return await self._answer(request, asked, job_of(asked, model, prompt))
+
+    async def list_models(self, _: Request) -> Response:
+        """GET /v1/models."""
+        return _json({"object": "list", "data": [_model_object(name) for name in self.models]})
+
+    async def one_model(self, request: Request) -> Response:
+        """GET /v1/models/NAME."""
+        name = request.path_params["name"]
+        self._model(name)
+        return _json(_model_object(name))
+
+    async def health(self, _: Request) -> Response:
+        """GET /health: well is who says a token, of every model."""
+        for model in self.models.values():
+            prompt = model.encode_text("Hello")
+            ask = Ask(prompt, SamplingConfig(max_new_tokens=1, temperature=0.0), seed=0)
+            try:
+                async with asyncio.timeout(HEALTH_SECONDS), aclosing(model.generate(ask)) as tokens:
+                    await anext(tokens)
+            except (TimeoutError, RuntimeError) as error:
+                LOG.exception("%s does not answer", model.name)
+                raise HttpError(503, f"{model.name} does not answer", "server_error", code="unhealthy") from error
+        return _json({"status": "ok"})
+
+    async def figures(self, _: Request) -> Response:
+        """GET /metrics."""
+        return Response(self.metrics.page(), media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, _: Request) -> Response:
+        """GET /openapi.json."""
+        return _json(document())
+
+    # --- what they share
+
+    def _model(self, name: str) -> Model:
+        if name not in self.models:
+            raise no_model(name)
+        return self.models[name]
+
+    async def _read(self, request: Request, kind: type[R]) -> R:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise HttpError(415, "the body must be application/json", code="unsupported_media_type")
+        try:
+            return msgspec.json.decode(await request.body(), type=kind)
+        except msgspec.MsgspecError as error:
+            raise of_invalid(error) from None
+        except UnicodeDecodeError:
+            raise HttpError(400, "the body is not UTF-8", code="invalid_json") from None
+        except RecursionError:
+            raise HttpError(400, "the body is nested too deeply", code="invalid_json") from None
+
+    async def _encoded(self, encode: Callable[[Any], tuple[int, ...]], given: Any) -> tuple[int, ...]:
+        """Off the loop: templates and tokenizers take their time on long texts."""
+        try:
+            return await asyncio.to_thread(encode, given)
+        except UserError as error:
+            raise HttpError(400, error.what, param="messages", code="invalid_value") from None
+
+    async def _answer(self, request: Request, asked: ChatRequest | CompletionRequest, job: Job) -> Response:
+        stack = AsyncExitStack()
+        await stack.enter_async_context(self.gate.entered())
+        answer = _Answer(asked, job, Clock(self.metrics, asked.model))
+        if asked.stream:
+            return StreamingResponse(_closing(stack, answer.events()), media_type="text/event-stream",
+                                     headers={"cache-control": "no-cache"})  # fmt: skip
+        async with stack:
+            return _json(await _unless_gone(request, answer.whole()))
+
+    def _told(self, route: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """A route whose failures are OpenAI's errors: known ones by their text, others by a number in the log alone."""
+
+        async def told(request: Request) -> Response:
+            try:
+                return await route(request)
+            except HttpError as error:
+                self.metrics.refused.labels(error.status).inc()
+                return Response(error.body(), error.status, error.headers, "application/json")
+            except ClientDisconnect:
+                return Response(status_code=499)
+            except Exception:
+                number = secrets.token_hex(8)
+                LOG.exception("request %s failed", number)
+                self.metrics.refused.labels(500).inc()
+                failed = HttpError(500, f"something failed here; the log says what, under {number}", "server_error")
+                return Response(failed.body(), 500, media_type="application/json")
+
+        return told
+
+
+class _Answer:
+    """One request's answer, whole or as events."""
+
+    def __init__(self, asked: ChatRequest | CompletionRequest, job: Job, clock: Clock) -> None:
+        self._asked, self._job, self._clock = asked, job, clock
+        self._is_chat = isinstance(asked, ChatRequest)
+        self._reasons: list[str] = []
+
+    async def whole(self) -> dict[str, Any]:
+        """The object of an answer that does not stream."""
+        texts = [""] * len(self._job.asks)
+        tokens: list[list] = [[] for _ in texts]
+        reasons = [""] * len(texts)
+        async for piece in self._pieces():
+            texts[piece.choice] += piece.text
+            tokens[piece.choice] += piece.tokens
+            reasons[piece.choice] = piece.finish or reasons[piece.choice]
+        choices = [
+            {"index": i, "finish_reason": reasons[i], "logprobs": self._logprobs(tokens[i])} | self._said(texts[i])
+            for i in range(len(texts))
+        ]
+        return self._object(choices) | {"usage": self._job.usage.json()}
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """Server-sent events; a failure in mid-stream is an event too."""
+        usage = {"usage": None} if self._asked.with_usage else {}
+        offsets = [0] * len(self._job.asks)
+        try:
+            if self._is_chat:
+                for choice in range(len(self._job.asks)):
+                    opening = {"index": choice, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+                    yield _event(self._object([opening], chunk=True) | usage)
+            async for piece in self._pieces():
+                yield _event(self._object([self._chunk(piece, offsets[piece.choice])], chunk=True) | usage)
+                offsets[piece.choice] += len(piece.text)
+            if self._asked.with_usage:
+                yield _event(self._object([], chunk=True) | {"usage": self._job.usage.json()})
+        except Exception:
+            LOG.exception("a stream failed")
+            failed = HttpError(500, "something failed here; the log says what", "server_error")
+            yield b"data: " + failed.body() + b"\n\n"
+        yield b"data: [DONE]\n\n"
+
+    async def _pieces(self) -> AsyncGenerator[Piece]:
+        try:
+            async with aclosing(pieces(self._job)) as all_of_them:
+                async for piece in all_of_them:
+                    self._clock.text()
+                    if piece.finish:
+                        self._reasons.append(piece.finish)
+                    yield piece
+        finally:
+            self._clock.end(self._job.usage.prompt, self._job.usage.drawn, self._reasons)
+
+    def _chunk(self, piece: Piece, offset: int) -> dict[str, Any]:
+        said: dict[str, Any] = {"delta": {"content": piece.text} if piece.text else {}}
+        if not self._is_chat:
+            said = {"text": piece.text}
+        logprobs = self._logprobs(piece.tokens, offset) if piece.tokens else None
+        return {"index": piece.choice, "finish_reason": piece.finish, "logprobs": logprobs} | said
+
+    def _said(self, text: str) -> dict[str, Any]:
+        if self._is_chat:
+            return {"message": {"role": "assistant", "content": text, "refusal": None}}
+        echoed = isinstance(self._asked, CompletionRequest) and self._asked.echo
+        return {"text": self._asked.prompt + text if echoed and isinstance(self._asked, CompletionRequest) else text}
+
+    def _logprobs(self, tokens: Sequence, offset: int = 0) -> dict[str, Any] | None:
+        asked = self._asked
+        if isinstance(asked, ChatRequest):
+            return chat_logprobs(self._job.model, tokens, asked.top_logprobs or 0) if asked.logprobs else None
+        if asked.logprobs is None:
+            return None
+        return completion_logprobs(self._job.model, tokens, asked.logprobs, offset)
+
+    def _object(self, choices: list[dict[str, Any]], *, chunk: bool = False) -> dict[str, Any]:
+        kind = "chat.completion" if self._is_chat else "text_completion"
+        if chunk and self._is_chat:
+            kind += ".chunk"
+        return {
+            "id": self._job.id, "object": kind, "created": self._job.created, "model": self._asked.model,
+            "choices": choices,
+        }  # fmt: skip
+
+
+def _model_object(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "fairlead"}
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _event(value: Any) -> bytes:
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+async def _nothing_here(request: Request, error: Any) -> Response:
+    said = HttpError(error.status_code, f"{request.method} {request.url.path[:200]} is nothing here", code="not_found")
+    return Response(said.body(), error.status_code, error.headers, "application/json")
+
+
+async def _closing(stack: AsyncExitStack, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The events, after which, or when the client has gone, everything of the request is let go."""
+    async with stack, aclosing(events) as stream:
+        async for event in stream:
+            yield event
+
+
+async def _unless_gone(request: Request, work: Any) -> Any:
+    """The result, or ClientDisconnect as soon as nobody waits for it."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,137 @@
+"""What stands before every route: whose host this is, who asks, how large a body may be and how slowly it may come."""
+
+import asyncio
+import hmac
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fairlead.serve.errors import HttpError
+
+MAX_BODY_BYTES = 1 << 20
+IDLE_SECONDS = 15.0  # without a byte of the body, or of the answer taken
+MAX_HEADERS, MAX_HEADER_BYTES = 100, 32 << 10
+FAILED_KEYS, LOCK_SECONDS = 10, 60.0
+OPEN = ("/health",)  # answers without a key
+
+
+class Guards:
+    """Refuses before a route is reached; nothing of the request's body is read for it.
+
+    keys: what may stand behind `Authorization: Bearer`; none where everybody who reaches this address may ask. hosts:
+    names under which the server is asked for, against pages that point their own name here (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: Iterable[str] = (), hosts: Iterable[str] = ()) -> None:
+        self._app = app
+        self._keys = tuple(key.encode() for key in keys)
+        self._hosts = frozenset(hosts)
+        self._failed: dict[str, deque[float]] = defaultdict(deque)  # times of wrong keys, by address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check(scope)
+        except HttpError as error:
+            await answer(send, error)
+            return
+        started = False
+
+        async def timed_send(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await asyncio.wait_for(send(message), IDLE_SECONDS)  # a client that does not read is let go
+
+        try:
+            await self._app(scope, _counted(receive), timed_send)
+        except HttpError as error:
+            if not started:
+                await answer(send, error)
+
+    def _check(self, scope: Scope) -> None:
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        num_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
+        if len(scope["headers"]) > MAX_HEADERS or num_bytes > MAX_HEADER_BYTES:
+            what = f"a request may have {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all"
+            raise HttpError(431, what, code="headers_too_large")
+        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        if self._hosts and host not in self._hosts:
+            raise HttpError(403, "this server is not asked for under this name", code="wrong_host")
+        origin = headers.get("origin")
+        if origin is not None and (urlsplit(origin).hostname or "") != host:
+            raise HttpError(403, "pages of another site may not ask this server", code="wrong_origin")
+        if "transfer-encoding" in headers and "content-length" in headers:
+            raise HttpError(400, "a body has a length or comes in chunks, not both", code="invalid_request")
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > MAX_BODY_BYTES:
+            raise too_large()
+        if self._keys and scope["path"] not in OPEN:
+            self._check_key(headers.get("authorization", ""), (scope.get("client") or ("", 0))[0])
+
+    def _check_key(self, given: str, address: str) -> None:
+        failed, now = self._failed[address], time.monotonic()
+        while failed and failed[0] < now - LOCK_SECONDS:
+            failed.popleft()
+        if len(failed) >= FAILED_KEYS:
+            wait = {"Retry-After": str(int(LOCK_SECONDS))}
+            raise HttpError(429, "too many wrong keys", "rate_limit_error", code="locked_out", headers=wait)
+        kind, _, key = given.partition(" ")
+        same = [hmac.compare_digest(key.strip().encode(), known) for known in self._keys]
+        if kind.lower() != "bearer" or not any(same):
+            failed.append(now)
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise HttpError(
+                401, "this key opens nothing here", "authentication_error", code="invalid_api_key", headers=headers
+            )
+        if not failed:
+            del self._failed[address]
+
+
+def too_large() -> HttpError:
+    """A body of more than MAX_BODY_BYTES."""
+    return HttpError(
+        413, f"a body may have {MAX_BODY_BYTES} bytes", code="request_too_large", headers={"Connection": "close"}
+    )
+
+
+def _counted(receive: Receive) -> Receive:
+    """The body's pieces, up to what it may have, none of them late; then nothing but the end of the connection."""
+    size, whole = 0, False
+
+    async def counted() -> Message:
+        nonlocal size, whole
+        if whole:
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), IDLE_SECONDS)
+        except TimeoutError:
+            raise HttpError(408, "the body did not come", code="timeout", headers={"Connection": "close"}) from None
+        size += len(message.get("body", b""))
+        whole = not message.get("more_body", False)
+        if size > MAX_BODY_BYTES:
+            raise too_large()
+        return message
+
+    return counted
+
+
+async def answer(send: Send, error: HttpError) -> None:
+    """The whole answer of an error."""
+    body = error.body()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "connection": "close",
+        **error.headers,
+    }
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

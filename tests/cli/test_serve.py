@@ -1,0 +1,118 @@
+"""`fairlead serve` as a user meets it: names, keys, addresses, a real server and its end."""
+
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import openai
+import pytest
+
+from fairlead.cli.main import run
+from fairlead.cli.preflight import check_serve
+from fairlead.config.serve import ServeConfig
+from fairlead.errors import ExitCode, UserError
+from fairlead.serve import run as run_module
+from tiny import tiny_model
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home")
+    tiny_model(folder / "tiny")
+    return folder
+
+
+def test_a_server_from_start_to_end(home):
+    """Two names for one model, a key, a free port; Ctrl-C ends it in order."""
+    command = [sys.executable, "-m", "fairlead", "serve", "tiny", "mine=tiny", "--port", "0", "--echo", "true"]
+    key = {"FAIRLEAD_TEST_KEY": "s3cret", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(
+        [*command, "--api-key-variable", "FAIRLEAD_TEST_KEY"], cwd=home, stdout=subprocess.PIPE, text=True, env=key
+    )
+    try:
+        told = server.stdout.readline()
+        address = re.search(r"at (http://127\.0\.0\.1:\d+)/v1", told)[1]
+        assert told.startswith("tiny, mine, echo at ")
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="s3cret", max_retries=0)
+        assert [one.id for one in client.models.list()] == ["tiny", "mine", "echo"]
+        options = {"messages": [{"role": "user", "content": "hi"}], "temperature": 0, "max_tokens": 8}
+        said = [client.chat.completions.create(model=name, **options) for name in ("tiny", "mine")]
+        assert said[0].choices[0].message.content == said[1].choices[0].message.content
+        with pytest.raises(openai.AuthenticationError):
+            client.with_options(api_key="other").models.list()
+        with urllib.request.urlopen(f"{address}/health") as answer:  # noqa: S310
+            assert answer.status == 200
+    finally:
+        server.send_signal(signal.SIGINT)
+        code = server.wait(timeout=60)
+    assert code == ExitCode.INTERRUPTED
+
+
+@pytest.fixture
+def listened(monkeypatch):
+    """What the server would have been started with."""
+    heard = {}
+    monkeypatch.setattr(run_module, "serve", lambda app, **options: heard.update(options))
+    made = []
+
+    class Server(serve_module_server()):
+        def __init__(self, models, **options):
+            super().__init__(models, **options)
+            made.append((sorted(models), options))
+
+    monkeypatch.setattr("fairlead.serve.app.Server", Server)
+
+    def started(*words):
+        assert run(["serve", *words]) == 0
+        return {**heard, "models": made[-1][0], **made[-1][1]}
+
+    return started
+
+
+def serve_module_server():
+    from fairlead.serve.app import Server
+
+    return Server
+
+
+def test_an_option_is_seen(home, listened, monkeypatch):
+    monkeypatch.chdir(home)
+    plain = listened("tiny")
+    assert (plain["host"], plain["port"], plain["keys"], plain["models"]) == ("127.0.0.1", 8000, [], ["tiny"])
+    words = ["--port", "9000", "--host", "::1", "--allowed-hosts", "a.example", "--max-running", "3"]
+    words += ["--max-waiting", "0"]
+    other = listened("models=a=tiny", "--echo", "true", *words)
+    assert (other["host"], other["port"], other["hosts"]) == ("::1", 9000, ("a.example",))
+    assert (other["models"], other["max_running"], other["max_waiting"]) == (["a", "echo"], 3, 0)
+
+
+def test_names(home, monkeypatch):
+    monkeypatch.chdir(home)
+    assert check_serve(ServeConfig(models=("tiny", "b=tiny"))) == {"tiny": "tiny", "b": "tiny"}
+    for models, echo in ((("tiny", "tiny"), False), (("echo=tiny",), True)):
+        with pytest.raises(UserError, match="one name"):
+            check_serve(ServeConfig(models=models, echo=echo))
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (["none"], ExitCode.MISSING_INPUT, "none"),
+    (["tiny", "--port", "99999"], ExitCode.USAGE, "port"),
+    (["tiny", "--api-key-variable", "NOT_SET_AT_ALL"], ExitCode.USAGE, "NOT_SET_AT_ALL"),
+    (["tiny", "--host", "::"], ExitCode.USAGE, "there is no key"),
+    (["tiny", "--prot", "1"], ExitCode.USAGE, "did you mean port"),
+])  # fmt: skip
+def test_what_cannot_be_served_is_refused(home, monkeypatch, capsys, words, code, said):
+    monkeypatch.chdir(home)
+    assert run(["serve", *words]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_an_address_that_is_taken(home, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    sock = run_module.bound("127.0.0.1", 0)
+    sock.listen()
+    assert run(["serve", "tiny", "--port", str(sock.getsockname()[1])]) == ExitCode.RETRY
+    assert "cannot be taken" in capsys.readouterr().err
+    sock.close()
