@@ -205,8 +205,9 @@ def test_damaged_archives(tmp_path, data, message):
         pa.array([2**62, 0]).cast(pa.timestamp("us")),
         pa.array([1, 0]).cast(pa.timestamp("ns")),
         pa.array([2**62, 0]).cast(pa.duration("s")),
+        pa.Array.from_buffers(pa.decimal128(38, -(2**31)), 2, pa.array([1, None], pa.decimal128(38, 0)).buffers()),
     ],
-    ids=["date", "time", "nanoseconds", "duration"],
+    ids=["date", "time", "nanoseconds", "duration", "decimal"],
 )
 def test_values_that_python_has_no_type_for_are_bad_rows(tmp_path, column):
     bad, good = read(tmp_path, "a.arrow", arrow(column))

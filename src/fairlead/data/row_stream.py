@@ -221,7 +221,7 @@ def _table(blocks: Sequence[Block]) -> pa.Table:
 def _objects(table: pa.Table, window: _Window) -> list[dict[str, Any]]:
     try:
         return table.to_pylist()
-    except (ValueError, OverflowError) as error:  # such as the year 10000
+    except (ValueError, ArithmeticError) as error:  # such as the year 10000
         raise _unlike(window.blocks, error, "write such values as text") from None
 
 

@@ -156,10 +156,13 @@ def _check_size(path: Path, file: BinaryIO, num_bytes: int) -> None:
 
 
 def _rows_of(batch: pa.RecordBatch) -> list[Row]:
-    """The rows of a batch; of one with values that Python has no type for, such as the year 10000, the reason."""
+    """The rows of a batch; of one with values that Python has no type for, such as the year 10000, the reason.
+
+    A decimal whose digits lie further from its point than Python allows is an ArithmeticError, as an overflow is.
+    """
     try:
         return batch.to_pylist()
-    except (ValueError, OverflowError) as error:
+    except (ValueError, ArithmeticError) as error:
         if batch.num_rows == 1:
             return [f"a value cannot be read: {str(error).splitlines()[0]}"]
         return [row for index in range(batch.num_rows) for row in _rows_of(batch.slice(index, 1))]
