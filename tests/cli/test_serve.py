@@ -29,7 +29,12 @@ def test_a_server_from_start_to_end(home):
     command = [sys.executable, "-m", "fairlead", "serve", "tiny", "mine=tiny", "--port", "0", "--echo", "true"]
     key = {"FAIRLEAD_TEST_KEY": "s3cret", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     server = subprocess.Popen(
-        [*command, "--api-key-variable", "FAIRLEAD_TEST_KEY"], cwd=home, stdout=subprocess.PIPE, text=True, env=key
+        [*command, "--api-key-variable", "FAIRLEAD_TEST_KEY"],
+        cwd=home,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=key,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a shell may have it ignored
     )
     try:
         told = server.stdout.readline()

@@ -75,6 +75,8 @@ def test_other_names_and_other_sites_are_refused(start):
     assert code(site, headers={"host": "evil.example"}) == (403, "wrong_host")
     assert code(site, headers={"origin": "http://evil.example"}) == (403, "wrong_origin")
     assert code(site, headers={"origin": "null"}) == (403, "wrong_origin")
+    assert code(site, headers={"host": "[::1"}) == (403, "wrong_host")
+    assert code(site, headers={"origin": "http://[x"}) == (403, "wrong_origin")
 
 
 @pytest.mark.parametrize(("body", "headers", "expected"), [
@@ -89,6 +91,19 @@ def test_other_names_and_other_sites_are_refused(start):
 ])  # fmt: skip
 def test_what_is_no_request_is_refused(start, body, headers, expected):
     assert code(start(), body=body, headers=headers) == expected
+
+
+def test_who_sends_too_much_sees_the_answer(start):
+    """Ten megabytes, with their length in front or in pieces; the connection is not reset under them."""
+    site = start()
+    for _ in range(5):
+        assert code(site, body="x" * 10_000_000) == (413, "request_too_large")
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
+        pieces = (b"x" * 100_000 for _ in range(100))
+        connection.request("POST", "/v1/chat/completions", pieces, JSON, encode_chunked=True)
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["error"]["code"]) == (413, "request_too_large")
+        connection.close()
 
 
 def test_nothing_else_is_there(start):

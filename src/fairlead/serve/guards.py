@@ -5,6 +5,7 @@ import hmac
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fairlead.serve.errors import HttpError
 
 MAX_BODY_BYTES = 1 << 20
+MAX_DRAINED_BYTES = 32 << 20  # of a body that is refused
 IDLE_SECONDS = 15.0  # without a byte of the body, or of the answer taken
 MAX_HEADERS, MAX_HEADER_BYTES = 100, 32 << 10
 FAILED_KEYS, LOCK_SECONDS = 10, 60.0
@@ -39,6 +41,7 @@ class Guards:
         try:
             self._check(scope)
         except HttpError as error:
+            await _drained(receive)
             await answer(send, error)
             return
         started = False
@@ -62,11 +65,11 @@ class Guards:
         if len(scope["headers"]) > MAX_HEADERS or num_bytes > MAX_HEADER_BYTES:
             what = f"a request may have {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all"
             raise HttpError(431, what, code="headers_too_large")
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        host = _hostname(f"//{headers.get('host', '')}")
         if self._hosts and host not in self._hosts:
             raise HttpError(403, "this server is not asked for under this name", code="wrong_host")
         origin = headers.get("origin")
-        if origin is not None and (urlsplit(origin).hostname or "") != host:
+        if origin is not None and _hostname(origin) != host:
             raise HttpError(403, "pages of another site may not ask this server", code="wrong_origin")
         if "transfer-encoding" in headers and "content-length" in headers:
             raise HttpError(400, "a body has a length or comes in chunks, not both", code="invalid_request")
@@ -95,6 +98,14 @@ class Guards:
             del self._failed[address]
 
 
+def _hostname(address: str) -> str:
+    """The name in an address; none in what is no address."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
 def too_large() -> HttpError:
     """A body of more than MAX_BODY_BYTES."""
     return HttpError(
@@ -117,10 +128,24 @@ def _counted(receive: Receive) -> Receive:
         size += len(message.get("body", b""))
         whole = not message.get("more_body", False)
         if size > MAX_BODY_BYTES:
+            if not whole:
+                await _drained(receive)
             raise too_large()
         return message
 
     return counted
+
+
+async def _drained(receive: Receive) -> None:
+    """Let what is left of a body go by: who is still sending when the connection closes never sees the answer."""
+    size = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(IDLE_SECONDS):
+            while size <= MAX_DRAINED_BYTES:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
 
 
 async def answer(send: Send, error: HttpError) -> None:
