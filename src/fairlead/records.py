@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
-RowKind = Literal["conversations", "preferences", "judgements", "prompts"]
-"""What the rows that a stage reads must hold."""
 
 
 @dataclass(frozen=True, slots=True)

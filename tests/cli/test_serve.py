@@ -14,6 +14,7 @@ from fairlead.cli.preflight import check_serve
 from fairlead.config.serve import ServeConfig
 from fairlead.errors import ExitCode, UserError
 from fairlead.serve import run as run_module
+from fairlead.serve.app import Server
 from tiny import tiny_model
 
 
@@ -62,24 +63,18 @@ def listened(monkeypatch):
     monkeypatch.setattr(run_module, "serve", lambda app, **options: heard.update(options))
     made = []
 
-    class Server(serve_module_server()):
+    class Recorded(Server):
         def __init__(self, models, **options):
             super().__init__(models, **options)
             made.append((sorted(models), options))
 
-    monkeypatch.setattr("fairlead.serve.app.Server", Server)
+    monkeypatch.setattr("fairlead.serve.app.Server", Recorded)
 
     def started(*words):
         assert run(["serve", *words]) == 0
         return {**heard, "models": made[-1][0], **made[-1][1]}
 
     return started
-
-
-def serve_module_server():
-    from fairlead.serve.app import Server
-
-    return Server
 
 
 def test_an_option_is_seen(home, listened, monkeypatch):

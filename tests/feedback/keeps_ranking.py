@@ -10,7 +10,8 @@ from fairlead.records import Message
 store = open_store(sys.argv[1])
 ann = User(2, "ann", "annotator", SCOPES["annotator"])
 add_comparison(store, ann, [Message("user", "q")], [Answer("m", "one", {}), Answer("m", "two", {})])
-first, second = (row["id"] for row in answers_of_all(store)[1])
+with store.read() as connection:
+    first, second = (row["id"] for row in answers_of_all(connection)[1])
 print("ready", flush=True)
 for step in range(int(sys.argv[2]), 10**9):
     add_ranking(store, ann, 1, Verdict("ranked", {first: 1, second: 2}, {}), key=f"key-{step}")

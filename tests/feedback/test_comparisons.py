@@ -11,13 +11,12 @@ from fairlead.feedback.comparisons import (
     _dense,
     add_comparison,
     add_ranking,
-    answers_of_all,
-    latest_rankings,
     next_task,
     task_of,
 )
 from fairlead.feedback.once import KeyTakenError
 from fairlead.records import Message
+from tiny_store import answers_in, rankings_in
 
 PROMPT = (Message("system", "Be kind."), Message("user", "q 问"))
 
@@ -81,10 +80,9 @@ def test_a_correction_is_a_new_row_and_counts(store, people):
         add_ranking(store, people["ann"], number, Verdict("ranked", in_order(task, *order), {}), key=key)
     assert task_of(store, people["ann"], number) == task
     assert task_of(store, people["bob"], number) is None
-    rows = latest_rankings(store)
+    rows = rankings_in(store)
     assert [row["key"] for row in rows] == ["b"]
-    assert [row["key"] for row in latest_rankings(store, until=rows[0]["id"] - 1)] == ["a"]
-    assert rows[0]["prompt"] == [{"role": message.role, "content": message.content} for message in PROMPT]
+    assert [row["key"] for row in rankings_in(store, until=rows[0]["id"] - 1)] == ["a"]
 
 
 def test_a_request_that_is_sent_again_counts_once(store, people):
@@ -93,7 +91,7 @@ def test_a_request_that_is_sent_again_counts_once(store, people):
     verdict = Verdict("ranked", in_order(task, "answer 0", "answer 1"), {}, reason="clear", seconds=3)
     first = add_ranking(store, people["ann"], number, verdict, key="k")
     assert add_ranking(store, people["ann"], number, verdict, key="k") == first
-    assert len(latest_rankings(store)) == 1
+    assert len(rankings_in(store)) == 1
     with pytest.raises(KeyTakenError):
         add_ranking(store, people["ann"], number, Verdict("skipped", {}, {}), key="k")
     assert add_ranking(store, people["bob"], number, verdict, key="k") != first  # keys are one's own
@@ -101,7 +99,7 @@ def test_a_request_that_is_sent_again_counts_once(store, people):
 
 def test_ranks_name_every_answer(store, people):
     number = compared(store, people, num=3)
-    one, two, three = (row["id"] for row in answers_of_all(store)[number])
+    one, two, three = (row["id"] for row in answers_in(store, number))
     for ranks in ({}, {one: 1, two: 2}, {one: 1, two: 2, three: 0}, {one: 1, two: 2, three: 3, 999: 4}):
         with pytest.raises(UserError):
             add_ranking(store, people["ann"], number, Verdict("ranked", ranks, {}), key="k")
@@ -109,7 +107,7 @@ def test_ranks_name_every_answer(store, people):
         add_ranking(store, people["ann"], number, Verdict("skipped", {one: 1}, {}), key="k")
     with pytest.raises(UserError):
         add_ranking(store, people["ann"], number, Verdict("ranked", {one: 1, two: 2, three: 3}, {999: 5}), key="k")
-    assert latest_rankings(store) == []
+    assert rankings_in(store) == []
     assert add_ranking(store, people["ann"], 999, Verdict("skipped", {}, {}), key="k") is None
 
 

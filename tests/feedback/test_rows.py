@@ -11,14 +11,15 @@ from fairlead.data.feedback import feedback_path
 from fairlead.data.load import READERS
 from fairlead.errors import ExitCode, UserError
 from fairlead.feedback.chats import add_edit, add_message, add_opinion, new_chat
-from fairlead.feedback.comparisons import Answer, Verdict, add_comparison, add_ranking, answers_of_all
+from fairlead.feedback.comparisons import Answer, Verdict, add_comparison, add_ranking
 from fairlead.feedback.rows import Choice, address_and_choice, agreement, rows_of, state_of
 from fairlead.feedback.schema import rankings
 from fairlead.records import Message
+from tiny_store import answers_in
 
 
 def ranked(store, person, number, *ranks, key=None):
-    numbers = [row["id"] for row in answers_of_all(store)[number]]
+    numbers = [row["id"] for row in answers_in(store, number)]
     return add_ranking(
         store, person, number, Verdict("ranked", dict(zip(numbers, ranks, strict=True)), {}), key=key or f"of {number}"
     )

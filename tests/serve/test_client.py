@@ -116,6 +116,14 @@ def test_completions(client):
     assert client.completions.create(model="echo", prompt="once", echo=True).choices[0].text == "onceonce"
     events = client.completions.create(model="echo", prompt="once", stream=True)
     assert "".join(one.choices[0].text for one in events) == "once"
+    echoed = client.completions.create(model="echo", prompt="once", echo=True, n=2, logprobs=1, stream=True)
+    ends = ["", ""]
+    for one in echoed:
+        (choice,) = one.choices
+        if choice.logprobs:
+            assert choice.logprobs.text_offset[0] == len(ends[choice.index])
+        ends[choice.index] += choice.text
+    assert ends == ["onceonce"] * 2
 
 
 # --- the engine
@@ -170,7 +178,8 @@ def test_an_option_has_an_effect(client, option):
     ({"n": 10**9}, "n"), ({"n": 0}, "n"), ({"max_tokens": -1}, "max_tokens"),
     ({"presence_penalty": 3}, "presence_penalty"),
     ({"seed": 1.5}, "seed"), ({"stop": ["a"] * 5}, "stop"), ({"top_logprobs": 21}, "top_logprobs"),
-    ({"extra_body": {"n_discard": -1}}, "n_discard"), ({"tools": []}, "tools"), ({"messages": []}, "messages"),
+    ({"extra_body": {"n_discard": -1}}, "n_discard"), ({"tools": []}, "tools"),
+    ({"user": "x"}, "user"), ({"messages": []}, "messages"),
     ({"messages": [{"role": "gpt2", "content": "x"}]}, "messages[0].role"), ({"messages": "hi"}, "messages"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, None),
 ])  # fmt: skip

@@ -14,7 +14,7 @@ from fairlead.artifacts.manifest import Kind, is_begun, read_manifest, require_k
 from fairlead.artifacts.model_folder import check_model_folder, may_be_hub_id
 from fairlead.artifacts.stages import is_finished, is_run, is_taken, list_runs, policy_of, stage_folder
 from fairlead.config.chat import ChatConfig
-from fairlead.config.common import RowsConfig
+from fairlead.config.common import RowKind, RowsConfig
 from fairlead.config.grow import GrowConfig
 from fairlead.config.journey import STAGES, JourneyConfig, models_of, rows_of
 from fairlead.config.refine import RefineConfig
@@ -27,7 +27,6 @@ from fairlead.data.sources import expand
 from fairlead.data.starter import STARTER_DATASETS, STARTER_MODELS, model_path, resolve_paths
 from fairlead.data.streams import on_disk
 from fairlead.errors import ExitCode, UserError
-from fairlead.records import RowKind
 from fairlead.runtime.environment import cache_folder, is_first_rank, secret
 from fairlead.synthesize.judge import question_text
 
@@ -101,10 +100,10 @@ def check_serve(config: ServeConfig) -> dict[str, str]:
     """As `check_stage`; the models by the names that clients give them."""
     names: dict[str, str] = {}
     for word in config.models:
-        given, sign, model = ("", "", word) if Path(word).exists() else word.partition("=")
-        model = model if sign or not given else given
+        name, sign, model = word.partition("=")
+        if not sign or Path(word).exists():
+            name, model = Path(word).name, word
         check_model(model, ("policy",), "models")
-        name = given if sign else Path(model).name
         if name in names:
             raise UserError(
                 "two models would have one name", where="models", got=f"{names[name]} and {model}",

@@ -6,6 +6,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from fairlead.config.section import Section
 
+RowKind = Literal["conversations", "preferences", "judgements", "prompts"]
+"""What the rows that a stage reads must hold."""
+
 
 class LoraConfig(Section):
     """Low-rank adapters (Hu et al. 2021), in PEFT's format."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from fairlead.config.common import RuntimeConfig
+from fairlead.config.common import RowKind, RuntimeConfig
 from fairlead.config.online import GrpoConfig, PpoConfig
 from fairlead.config.replies import RepliesConfig
 from fairlead.config.section import Section
@@ -16,7 +16,6 @@ STAGES = ("split", "sft", "replies", "reward", "dpo", "kto", "ppo", "grpo")
 """The stages that make something, in the order they run, but none before one that it names; eval measures them last."""
 
 ModelKind = Literal["policy", "reward"]
-RowKind = Literal["conversations", "preferences", "judgements", "prompts"]
 _MAKES: dict[str, ModelKind] = {
     "sft": "policy", "reward": "reward", "dpo": "policy", "kto": "policy", "ppo": "policy", "grpo": "policy",
 }  # fmt: skip

@@ -120,6 +120,10 @@ class ChatTemplate:
         last = sum(at < end for at in tokens.starts)
         return tuple(tokens.ids[:first]), tuple(tokens.ids[first:last])
 
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Token ids of a plain text, with what the tokenizer puts before one, and no control token in it."""
+        return tuple(self._tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"])
+
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """The text of token ids, with or without special tokens."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=not special)

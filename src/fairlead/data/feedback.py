@@ -10,11 +10,11 @@ import orjson
 
 from fairlead.artifacts.atomic import write_bytes
 from fairlead.artifacts.hashing import sha256_json
+from fairlead.config.common import RowKind
 from fairlead.errors import ExitCode, UserError
 from fairlead.feedback import PREFIX
 from fairlead.feedback.rows import address_and_choice, rows_of
 from fairlead.feedback.store import open_store
-from fairlead.records import RowKind
 
 
 def feedback_path(address: str, cache: Path, kind: RowKind | None) -> Path:

@@ -9,12 +9,13 @@ from typing import Any, Generic, TypeVar
 import orjson
 
 from fairlead.artifacts.atomic import write_bytes
+from fairlead.config.common import RowKind
 from fairlead.data.drafts import to_conversation, to_document, to_judgement, to_preference, to_prompt
 from fairlead.data.layouts import Kind
 from fairlead.data.record_stream import Reading, RecordStream, stream_records
 from fairlead.data.sources import expand
 from fairlead.errors import ExitCode, UserError
-from fairlead.records import Conversation, Document, Judgement, Preference, Prompt, Record, Rejection, RowKind
+from fairlead.records import Conversation, Document, Judgement, Preference, Prompt, Record, Rejection
 
 R = TypeVar("R", bound=Record)
 

@@ -23,11 +23,11 @@ import orjson
 from fairlead.artifacts.atomic import new_folder, size_text, write_bytes
 from fairlead.artifacts.hashing import sha256_file
 from fairlead.artifacts.manifest import read_manifest
+from fairlead.config.common import RowKind
 from fairlead.data.hub import HUB, hub_path
 from fairlead.data.word_problems import word_problems
 from fairlead.errors import ExitCode, UserError
 from fairlead.feedback import PREFIX
-from fairlead.records import RowKind
 
 PIP = (sys.executable, "-m", "pip")
 

@@ -153,21 +153,9 @@ def _dense(ranks: Mapping[int, int]) -> dict[int, int]:
     return {number: order[rank] for number, rank in ranks.items()}
 
 
-def latest_rankings(store: Store, *, until: int | None = None) -> list[RowMapping]:
-    """Of every person and comparison the ranking that counts, with its prompt; `until` is the last row to look at."""
-    last = select(func.max(rankings.c.id)).group_by(rankings.c.annotator_id, rankings.c.comparison_id)
-    last = last.where(rankings.c.id <= until) if until is not None else last
-    joined = rankings.join(comparisons, rankings.c.comparison_id == comparisons.c.id)
-    columns = (rankings, comparisons.c.prompt, comparisons.c.source)
-    query = select(*columns).select_from(joined).where(rankings.c.id.in_(last)).order_by(rankings.c.id)
-    with store.read() as connection:
-        return list(connection.execute(query).mappings())
-
-
-def answers_of_all(store: Store) -> dict[int, list[RowMapping]]:
+def answers_of_all(connection: Connection) -> dict[int, list[RowMapping]]:
     """The answers of every comparison, by its number, in the order in which they were added."""
     found: dict[int, list[RowMapping]] = {}
-    with store.read() as connection:
-        for row in connection.execute(select(answers).order_by(answers.c.id)).mappings():
-            found.setdefault(row["comparison_id"], []).append(row)
+    for row in connection.execute(select(answers).order_by(answers.c.id)).mappings():
+        found.setdefault(row["comparison_id"], []).append(row)
     return found

@@ -1,8 +1,12 @@
-"""A label counts once, however often its request is sent: the person and the request's key name its row."""
+"""Which label counts: one of a key, however often its request is sent, and the latest of a person.
 
+A label's table has `annotator_id`, and `key`, which the request brings.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Column, Connection, RowMapping, Table, func, select
 from sqlalchemy.exc import IntegrityError
 
 from fairlead.errors import UserError
@@ -30,3 +34,13 @@ def kept_once(connection: Connection, table: Table, row: dict[str, Any]) -> int:
         if said != {name: row[name] for name in said}:
             raise KeyTakenError("this key has been used for another label", got=row["key"]) from None
         return found["id"]
+
+
+def latest(
+    connection: Connection, table: Table, subject: Column[int], until: int | None = None
+) -> Iterator[RowMapping]:
+    """Of each person the last row about each subject, in the order of their numbers; none behind number `until`."""
+    last = select(func.max(table.c.id)).group_by(table.c.annotator_id, subject)
+    if until is not None:
+        last = last.where(table.c.id <= until)
+    yield from connection.execute(select(table).where(table.c.id.in_(last)).order_by(table.c.id)).mappings()

@@ -16,11 +16,13 @@ from urllib.parse import parse_qsl
 
 from sqlalchemy import Connection, RowMapping, Table, func, select
 
+from fairlead.config.common import RowKind
 from fairlead.errors import UserError
 from fairlead.feedback import PREFIX
-from fairlead.feedback.schema import answers, chats, comparisons, edits, messages, opinions, rankings, users
+from fairlead.feedback.comparisons import answers_of_all
+from fairlead.feedback.once import latest
+from fairlead.feedback.schema import chats, comparisons, edits, messages, opinions, rankings, users
 from fairlead.feedback.store import Store
-from fairlead.records import RowKind
 
 _GROWING = (rankings, opinions, edits, messages)
 State = tuple[int, int, int, int]
@@ -117,18 +119,16 @@ class _Chosen:
         for row in self._latest(rankings, rankings.c.comparison_id):
             if row["outcome"] == "ranked":
                 by_comparison[row["comparison_id"]].append(row)
-        texts: dict[int, dict[str, str]] = defaultdict(dict)
-        for row in self._connection.execute(select(answers).order_by(answers.c.id)).mappings():
-            texts[row["comparison_id"]][str(row["id"])] = row["content"]
+        given = answers_of_all(self._connection)
         for one in self._connection.execute(select(comparisons).order_by(comparisons.c.id)).mappings():
             ranks = [row["ranks"] for row in by_comparison.get(one["id"], ())]
             if not ranks or agreement(ranks) < self._choice.min_agreement:
                 continue
-            scores = [-fmean(rank[number] for rank in ranks) for number in texts[one["id"]]]
+            scores = [-fmean(rank[str(answer["id"])] for rank in ranks) for answer in given[one["id"]]]
             if len(set(scores)) > 1:
+                texts = [answer["content"] for answer in given[one["id"]]]
                 yield {
-                    "prompt": one["prompt"], "responses": list(texts[one["id"]].values()), "scores": scores,
-                    "source": f"comparison {one['id']}",
+                    "prompt": one["prompt"], "responses": texts, "scores": scores, "source": f"comparison {one['id']}"
                 }  # fmt: skip
 
     def edited_pairs(self) -> Iterator[dict[str, Any]]:
@@ -166,10 +166,8 @@ class _Chosen:
                 yield self._branch(said["parent_id"]), said["content"], row
 
     def _latest(self, table: Table, subject: Any) -> Iterator[RowMapping]:
-        last = select(func.max(table.c.id)).group_by(table.c.annotator_id, subject)
-        if self._choice.until is not None:
-            last = last.where(table.c.id <= self._choice.until[_GROWING.index(table)])
-        for row in self._connection.execute(select(table).where(table.c.id.in_(last)).order_by(table.c.id)).mappings():
+        until = self._choice.until[_GROWING.index(table)] if self._choice.until else None
+        for row in latest(self._connection, table, subject, until):
             if self._counts(row["annotator_id"], row["created_at"]):
                 yield row
 

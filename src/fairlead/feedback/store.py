@@ -100,9 +100,7 @@ def open_store(where: str, *, create: bool = False) -> Store:
 
 
 def _sqlite(where: str, *, create: bool) -> Store:
-    path = Path(where.removeprefix("sqlite://").removeprefix("/") if where.startswith("sqlite:///") else where)
-    if where.startswith("sqlite:////"):
-        path = Path("/") / path
+    path = Path(where.removeprefix("sqlite:///"))
     _check_file(path, create=create)
     engine = create_engine(
         f"sqlite:///{path}", poolclass=QueuePool, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}

@@ -166,9 +166,10 @@ class Batch:
             min_p=sampling.min_p, repetition_penalty=sampling.repetition_penalty,
             changed=None if changed is logits else changed,
         )  # fmt: skip
-        for state, value in ((self._seen, True), (self._said, 1)):
-            if state is not None:
-                state[slots, tokens] = value if state.dtype == torch.bool else state[slots, tokens] + value
+        if self._seen is not None:
+            self._seen[slots, tokens] = True
+        if self._said is not None:
+            self._said[slots, tokens] += 1
         num_top = max(request.num_top for request in drawn)
         top = likeliest(logits, sampling.temperature, num_top) if num_top else [()] * len(drawn)
         for request, token, logprob, best in zip(drawn, tokens.tolist(), logprobs.tolist(), top, strict=True):

@@ -1,15 +1,12 @@
 """A dialogue in the terminal: the answer streams, the dialogue is kept."""
 
 import sys
-from collections.abc import Callable
 
 from fairlead.config.common import RuntimeConfig, SamplingConfig
 from fairlead.data.chat_template import ChatTemplate
-from fairlead.errors import UserError
 from fairlead.generate.engine import Engine
-from fairlead.models.build import add_frozen
-from fairlead.models.loading import tokenizer_in
-from fairlead.models.roles import Roles
+from fairlead.generate.policy import load_policy
+from fairlead.generate.text import TextStream
 from fairlead.models.sources import resolve
 from fairlead.records import Message
 from fairlead.runtime.start import start
@@ -22,18 +19,11 @@ def chat(
 ) -> None:
     """Answer `prompt` once, or talk until the input ends."""
     source = resolve(model)
-    if source.kind != "policy":
-        raise UserError(
-            f"this is a {source.kind}, which gives scores and no answers", where=model, want="a policy",
-            fix="chat with an sft, dpo, kto, ppo or grpo stage; `fairlead runs` lists them",
-        )  # fmt: skip
     started = start(runtime)
-    template = ChatTemplate(tokenizer_in(source.base.folder))
-    roles = Roles()
-    add_frozen(roles, "policy", source, "logprobs", started)
-    for note in roles.notes:
+    policy = load_policy(source, started)
+    engine, template = policy.engine, policy.template
+    for note in policy.notes:
         print(note, file=sys.stderr)
-    engine = Engine(roles, "policy", template.end_token_ids, started, decode=template.decode)
     opening = (Message("system", system),) if system else ()
     if prompt is not None:
         answer(engine, template, (*opening, Message("user", prompt)), sampling, seed=started.seed)
@@ -68,29 +58,11 @@ def answer(
     engine: Engine, template: ChatTemplate, dialogue: tuple[Message, ...], sampling: SamplingConfig, *, seed: int
 ) -> str:
     """Print the answer as it grows; returns its text."""
-    tokens: list[int] = []
-    printer = _Printer(template, lambda text: print(text, end="", flush=True))
+    stream = TextStream(template.decode)
 
     def on_token(_: int, token: int) -> None:
-        tokens.append(token)
-        printer.show(tokens)
+        print(stream.add(token), end="", flush=True)
 
-    engine.generate([template.encode_prompt(dialogue)], sampling, seeds=[seed], on_token=on_token)
-    printer.end(tokens)
-    return template.decode(tokens)
-
-
-class _Printer:
-    """Prints only what can no longer change: a character may need several tokens."""
-
-    def __init__(self, template: ChatTemplate, write: Callable[[str], None]) -> None:
-        self._template, self._write, self._shown = template, write, 0
-
-    def show(self, tokens: list[int]) -> None:
-        text = self._template.decode(tokens)
-        if not text.endswith("\ufffd"):
-            self._write(text[self._shown :])
-            self._shown = len(text)
-
-    def end(self, tokens: list[int]) -> None:
-        self._write(self._template.decode(tokens)[self._shown :] + "\n")
+    (response,) = engine.generate([template.encode_prompt(dialogue)], sampling, seeds=[seed], on_token=on_token)
+    print(stream.rest())
+    return template.decode(response.tokens)

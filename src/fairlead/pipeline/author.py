@@ -5,15 +5,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fairlead.artifacts.journal import Journal, read
-from fairlead.config.common import ModelConfig, SamplingConfig
+from fairlead.config.common import SamplingConfig
 from fairlead.config.grow import GrowConfig
-from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import task_examples
-from fairlead.generate.engine import ROWS_AT_ONCE, Engine
+from fairlead.generate.engine import ROWS_AT_ONCE
+from fairlead.generate.policy import load_policy
 from fairlead.generate.requests import Response
-from fairlead.models.build import add_frozen, ready
-from fairlead.models.loading import context_length, tokenizer_in
-from fairlead.models.roles import Roles
 from fairlead.models.sources import Source
 from fairlead.records import Prompt
 from fairlead.rollout.sample import sample_responses
@@ -48,13 +45,8 @@ class _Model:
 
     def __init__(self, source: Source, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._template = ChatTemplate(tokenizer_in(source.base.folder))
-        self._context = context_length(source.base.folder)
-        roles = Roles()
-        add_frozen(roles, "policy", source, "logprobs", runtime)
-        ready(roles, ModelConfig(), runtime)
-        ends, decode = self._template.end_token_ids, self._template.decode
-        self._engine = Engine(roles, "policy", ends, runtime, decode=decode)
+        policy = load_policy(source, runtime)
+        self._template, self._engine, self._context = policy.template, policy.engine, policy.context_tokens
 
     def ask(self, batches: Sequence[Sequence[Request]], sampling: SamplingConfig) -> Generator[list[Answer]]:
         """The answers of each batch."""

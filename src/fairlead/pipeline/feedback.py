@@ -10,10 +10,11 @@ import orjson
 from fairlead.artifacts.atomic import new_folder, write_bytes, write_pieces
 from fairlead.artifacts.hashing import sha256_file
 from fairlead.artifacts.manifest import Manifest, package_versions, write_manifest
+from fairlead.config.common import RowKind
 from fairlead.data.parquet_rows import parquet_pieces
 from fairlead.errors import ExitCode, UserError
 from fairlead.feedback import PREFIX
-from fairlead.feedback.rows import RowKind, address_and_choice, rows_of, state_of
+from fairlead.feedback.rows import address_and_choice, rows_of, state_of
 from fairlead.feedback.store import open_store
 
 _COLUMNS = {

@@ -13,7 +13,7 @@ from fairlead.artifacts.identity import files_by_name, inside_run
 from fairlead.artifacts.journal import Journal
 from fairlead.artifacts.manifest import Manifest, Parent, package_versions, require_kind, write_manifest
 from fairlead.artifacts.stages import stage_folder
-from fairlead.config.common import ModelConfig
+from fairlead.config.common import ModelConfig, RowKind
 from fairlead.config.endpoint import FREE_ENDPOINT_OPTIONS
 from fairlead.config.replies import RepliesConfig
 from fairlead.config.terms import JUDGE, REWARD_MODEL
@@ -30,7 +30,7 @@ from fairlead.models.loading import require_context, tokenizer_in
 from fairlead.models.roles import Roles
 from fairlead.models.sources import Source, resolve
 from fairlead.pipeline.datasets import finished, held, plain, write_json_lines
-from fairlead.records import Conversation, Preference, Prompt, RowKind
+from fairlead.records import Conversation, Preference, Prompt
 from fairlead.rollout.rules import Rules, load_rules
 from fairlead.rollout.sample import sample_responses, score_responses, scored_texts
 from fairlead.runtime.environment import cache_folder, secret

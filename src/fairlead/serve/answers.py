@@ -10,10 +10,10 @@ from typing import Any
 
 from fairlead.config.common import SamplingConfig
 from fairlead.generate.requests import Penalties
+from fairlead.generate.text import TextStream
 from fairlead.serve.errors import HttpError, too_long
 from fairlead.serve.models import Ask, Drawn, Model
 from fairlead.serve.schema import ChatRequest, CompletionRequest
-from fairlead.serve.text import TextStream
 
 
 @dataclass

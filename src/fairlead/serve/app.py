@@ -173,7 +173,8 @@ class _Answer:
             tokens[piece.choice] += piece.tokens
             reasons[piece.choice] = piece.finish or reasons[piece.choice]
         choices = [
-            {"index": i, "finish_reason": reasons[i], "logprobs": self._logprobs(tokens[i])} | self._said(texts[i])
+            {"index": i, "finish_reason": reasons[i], "logprobs": self._logprobs(tokens[i], len(self._echoed))}
+            | self._said(texts[i])
             for i in range(len(texts))
         ]
         return self._object(choices) | {"usage": self._job.usage.json()}
@@ -187,6 +188,10 @@ class _Answer:
                 for choice in range(len(self._job.asks)):
                     opening = {"index": choice, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
                     yield _event(self._object([opening], chunk=True) | usage)
+            for choice, text in enumerate([self._echoed] * len(offsets) if self._echoed else ()):
+                opening = {"index": choice, "text": text, "finish_reason": None, "logprobs": None}
+                yield _event(self._object([opening], chunk=True) | usage)
+                offsets[choice] = len(text)
             async for piece in self._pieces():
                 yield _event(self._object([self._chunk(piece, offsets[piece.choice])], chunk=True) | usage)
                 offsets[piece.choice] += len(piece.text)
@@ -219,8 +224,12 @@ class _Answer:
     def _said(self, text: str) -> dict[str, Any]:
         if self._is_chat:
             return {"message": {"role": "assistant", "content": text, "refusal": None}}
-        echoed = isinstance(self._asked, CompletionRequest) and self._asked.echo
-        return {"text": self._asked.prompt + text if echoed and isinstance(self._asked, CompletionRequest) else text}
+        return {"text": self._echoed + text}
+
+    @property
+    def _echoed(self) -> str:
+        """The prompt, where a completion is to begin with it."""
+        return self._asked.prompt if isinstance(self._asked, CompletionRequest) and self._asked.echo else ""
 
     def _logprobs(self, tokens: Sequence, offset: int = 0) -> dict[str, Any] | None:
         asked = self._asked

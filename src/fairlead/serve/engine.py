@@ -7,13 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import torch
 
-from fairlead.data.chat_template import ChatTemplate
-from fairlead.errors import UserError
-from fairlead.generate.engine import Engine
+from fairlead.generate.policy import load_policy
 from fairlead.generate.requests import Request, uniforms_of
-from fairlead.models.build import add_frozen
-from fairlead.models.loading import context_length, tokenizer_in
-from fairlead.models.roles import Roles
 from fairlead.models.sources import Source
 from fairlead.records import Message
 from fairlead.runtime.start import Runtime
@@ -31,19 +26,11 @@ class EngineModel:
     """
 
     def __init__(self, source: Source, runtime: Runtime, *, name: str) -> None:
-        if source.kind != "policy":
-            raise UserError(
-                f"this is a {source.kind}, which gives scores and no answers", where=source.name, want="a policy",
-                fix="serve an sft, dpo, kto, ppo or grpo stage; `fairlead runs` lists them",
-            )  # fmt: skip
-        self.name = name
-        self.context_tokens = context_length(source.base.folder) or LONGEST
-        self._tokenizer = tokenizer_in(source.base.folder)
-        self._template = ChatTemplate(self._tokenizer)
-        roles = Roles()
-        add_frozen(roles, "policy", source, "logprobs", runtime)
-        self._ends = frozenset(self._template.end_token_ids)
-        self._engine = Engine(roles, "policy", self._template.end_token_ids, runtime, decode=self._template.decode)
+        policy = load_policy(source, runtime)
+        self.name, self.notes = name, policy.notes
+        self.context_tokens = policy.context_tokens or LONGEST
+        self._template, self._engine = policy.template, policy.engine
+        self._ends = frozenset(policy.template.end_token_ids)
         self._arrived: deque[Request] = deque()
         self._wake = threading.Event()
         self._stopping = False
@@ -57,7 +44,7 @@ class EngineModel:
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Plain text, with what the tokenizer puts before one."""
-        return tuple(self._tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"])
+        return self._template.encode_text(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Without special tokens."""

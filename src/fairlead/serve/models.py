@@ -1,7 +1,6 @@
 """What the server asks of a model. Whatever answers this way can be served: the engine, or an echo."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -62,7 +61,6 @@ class Echo:
     name: str = "echo"
     context_tokens: int = 4096
     seconds_per_token: float = 0.0
-    created: int = field(default_factory=lambda: int(time.time()))
     running: int = 0
 
     END = 256

@@ -6,13 +6,12 @@ repetition_penalty, no_repeat_ngram_size) have the names that other servers give
 
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Content = Annotated[str, Meta(max_length=1_000_000)]
 Stop = Annotated[str, Meta(min_length=1, max_length=200)]
 Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
-Bias = Annotated[float, Meta(ge=-100.0, le=100.0)]
 MAX_MESSAGES = 2048
 MAX_CHOICES = 16
 
@@ -29,7 +28,6 @@ class ChatMessage(Struct, forbid_unknown_fields=True, frozen=True):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Content | list[TextPart]
-    name: Annotated[str, Meta(max_length=64)] | None = None
 
     @property
     def text(self) -> str:
@@ -67,7 +65,6 @@ class _Sampled(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Annotated[str, Meta(max_length=200)] | UnsetType = UNSET
 
     @property
     def stops(self) -> tuple[str, ...]:

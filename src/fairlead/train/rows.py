@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from fairlead.artifacts.manifest import require_kind
 from fairlead.artifacts.stages import is_taken, stage_folder
-from fairlead.config.common import DataConfig, ModelConfig
+from fairlead.config.common import DataConfig, ModelConfig, RowKind
 from fairlead.config.online import PromptsConfig
 from fairlead.data.audit.fatal import fatal_findings, refuse_fatal
 from fairlead.data.audit.model_facts import ModelFacts, facts_of
@@ -35,7 +35,7 @@ from fairlead.errors import ExitCode, UserError
 from fairlead.evaluate.summary import CHINESE_REPLIES, ENGLISH_REPLIES
 from fairlead.models.loading import num_embeddings_in, require_context, tokenizer_in
 from fairlead.models.sources import Source, resolve
-from fairlead.records import Conversation, Judgement, Preference, Prompt, Rejection, RowKind
+from fairlead.records import Conversation, Judgement, Preference, Prompt, Rejection
 from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.start import Runtime
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 class TextStream:
     """The text of one response. `add` returns what can be shown now; `ended` says that a stop string was met."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str]) -> None:
+    def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = ()) -> None:
         self._decode, self._stops = decode, tuple(stops)
         self._tokens: list[int] = []
         self._shown = 0

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairlead.generate.text import TextStream
 from fairlead.serve.models import Echo
-from fairlead.serve.text import TextStream
 
 stops = st.lists(st.text("ab你", min_size=1, max_size=3), max_size=3)
 
