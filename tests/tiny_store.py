@@ -34,7 +34,7 @@ def answers_in(store: Store, comparison: int) -> list:
         return answers_of_all(connection)[comparison]
 
 
-def rankings_in(store: Store, until: int | None = None) -> list:
-    """The rankings that count."""
+def rankings_in(store: Store, until: int = 10**9) -> list:
+    """The rankings that count, as if none had come behind this number."""
     with store.read() as connection:
-        return list(latest(connection, rankings, rankings.c.comparison_id, until))
+        return list(latest(connection, rankings, rankings.c.comparison_id, rankings.c.id <= until))

@@ -94,6 +94,18 @@ def test_when(labelled):
     assert preferences(labelled, since=2000, annotators=("ann",)) == ["comparison 2", "edit 1"]
 
 
+def test_a_later_correction_does_not_undo_what_counted_before(labelled, people):
+    """`before` is the store as it was on that day."""
+    with labelled.write() as connection:
+        connection.execute(update(rankings).values(created_at=1000))
+    before, *_ = rows_of(labelled, "preferences", Choice(annotators=("bob",), before=2000))
+    ranked(labelled, people["bob"], 1, 3, 2, 1, key="changed my mind")
+    after, *_ = rows_of(labelled, "preferences", Choice(annotators=("bob",), before=2000))
+    assert before == after
+    now, *_ = rows_of(labelled, "preferences", Choice(annotators=("bob",)))
+    assert now["scores"] != before["scores"]
+
+
 def test_a_state_of_the_store_stays(labelled, people, address, tmp_path):
     state = state_of(labelled)
     assert state == (4, 3, 1, 3)

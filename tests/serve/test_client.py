@@ -196,7 +196,10 @@ def test_a_context_that_is_too_short(client):
     with pytest.raises(openai.BadRequestError) as caught:
         chat(client, max_tokens=4096)
     assert caught.value.code == "context_length_exceeded"
-    assert f"the prompt has {BYTES}" in caught.value.message
+    assert (caught.value.param, f"the prompt has {BYTES}" in caught.value.message) == ("messages", True)
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(model="echo", prompt="x" * 5000)
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "prompt")
 
 
 def test_a_model_that_is_not_there(client):
@@ -218,7 +221,7 @@ def test_a_stream_that_is_closed_ends_the_work(client, site):
     slow = site.server.models["slow"]
     stream = chat(client, "slow", messages=[{"role": "user", "content": "x" * 500}], stream=True)
     next(iter(stream))
-    assert slow.running == 1
+    wait_until(lambda: slow.running == 1)
     stream.close()
     wait_until(lambda: slow.running == 0 and site.server.gate.running == 0)
 

@@ -6,7 +6,7 @@ A label's table has `annotator_id`, and `key`, which the request brings.
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Column, Connection, RowMapping, Table, func, select
+from sqlalchemy import Column, ColumnElement, Connection, RowMapping, Table, func, select
 from sqlalchemy.exc import IntegrityError
 
 from fairlead.errors import UserError
@@ -37,10 +37,8 @@ def kept_once(connection: Connection, table: Table, row: dict[str, Any]) -> int:
 
 
 def latest(
-    connection: Connection, table: Table, subject: Column[int], until: int | None = None
+    connection: Connection, table: Table, subject: Column[int], *conditions: ColumnElement[bool]
 ) -> Iterator[RowMapping]:
-    """Of each person the last row about each subject, in the order of their numbers; none behind number `until`."""
-    last = select(func.max(table.c.id)).group_by(table.c.annotator_id, subject)
-    if until is not None:
-        last = last.where(table.c.id <= until)
+    """Of the rows that meet the conditions, each person's last about each subject, in the order of their numbers."""
+    last = select(func.max(table.c.id)).where(*conditions).group_by(table.c.annotator_id, subject)
     yield from connection.execute(select(table).where(table.c.id.in_(last)).order_by(table.c.id)).mappings()

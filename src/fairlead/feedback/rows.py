@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import combinations
 from statistics import fmean
 from typing import Any
 from urllib.parse import parse_qsl
 
-from sqlalchemy import Connection, RowMapping, Table, func, select
+from sqlalchemy import Column, ColumnElement, Connection, RowMapping, Table, func, select
 
 from fairlead.config.common import RowKind
 from fairlead.errors import UserError
@@ -109,10 +110,14 @@ class _Chosen:
 
     def __init__(self, connection: Connection, choice: Choice) -> None:
         self._connection, self._choice = connection, choice
-        self._names: dict[int, str] = {row.id: row.name for row in connection.execute(select(users.c.id, users.c.name))}
-        missing = set(choice.annotators) - set(self._names.values())
+        numbers = {row.name: row.id for row in connection.execute(select(users.c.id, users.c.name))}
+        missing = set(choice.annotators) - numbers.keys()
         if missing:
-            raise UserError("nobody has this name here", got=", ".join(sorted(missing)), fix="look who labels: /people")
+            raise UserError(
+                "nobody has this name here", got=", ".join(sorted(missing)),
+                want=", ".join(sorted(numbers)) or "nobody", fix="check the name",
+            )  # fmt: skip
+        self._people = [numbers[name] for name in choice.annotators]
 
     def rankings(self) -> Iterator[dict[str, Any]]:
         by_comparison: dict[int, list[RowMapping]] = defaultdict(list)
@@ -153,40 +158,41 @@ class _Chosen:
             yield {"messages": [*prompt, answer], "source": f"edit {row['id']}"}
 
     def prompts(self) -> Iterator[dict[str, Any]]:
-        for row in self._messages().values():
-            known = self._choice.until is None or row["id"] <= self._choice.until[3]
-            if known and row["role"] == "user" and self._counts(row["owner_id"], row["created_at"]):
-                yield {"messages": self._branch(row["id"]), "source": f"message {row['id']}"}
+        asked = select(messages.c.id).join(chats, messages.c.chat_id == chats.c.id).order_by(messages.c.id)
+        wanted = asked.where(messages.c.role == "user", *self._conditions(messages, chats.c.owner_id))
+        for number in self._connection.execute(wanted).scalars():
+            yield {"messages": self._branch(number), "source": f"message {number}"}
 
     def _of_answers(self, table: Table) -> Iterator[tuple[list[dict[str, str]], str, RowMapping]]:
         """What was asked, what the model said, and the label of a person that counts."""
         for row in self._latest(table, table.c.message_id):
-            said = self._messages()[row["message_id"]]
+            said = self._messages[row["message_id"]]
             if said["parent_id"] is not None:
                 yield self._branch(said["parent_id"]), said["content"], row
 
-    def _latest(self, table: Table, subject: Any) -> Iterator[RowMapping]:
-        until = self._choice.until[_GROWING.index(table)] if self._choice.until else None
-        for row in latest(self._connection, table, subject, until):
-            if self._counts(row["annotator_id"], row["created_at"]):
-                yield row
+    def _latest(self, table: Table, subject: Column[int]) -> Iterator[RowMapping]:
+        return latest(self._connection, table, subject, *self._conditions(table, table.c.annotator_id))
 
-    def _counts(self, person: int, at: int) -> bool:
+    def _conditions(self, table: Table, person: Column[int]) -> list[ColumnElement[bool]]:
+        """Which rows of a table there are, as far as the choice is concerned."""
         choice = self._choice
-        named = not choice.annotators or self._names[person] in choice.annotators
-        return named and (choice.since is None or at >= choice.since) and (choice.before is None or at < choice.before)
+        conditions: list[ColumnElement[bool]] = [person.in_(self._people)] if self._people else []
+        if choice.until is not None:
+            conditions.append(table.c.id <= choice.until[_GROWING.index(table)])
+        if choice.since is not None:
+            conditions.append(table.c.created_at >= choice.since)
+        if choice.before is not None:
+            conditions.append(table.c.created_at < choice.before)
+        return conditions
 
+    @cached_property
     def _messages(self) -> dict[int, RowMapping]:
-        if not hasattr(self, "_all"):
-            joined = messages.join(chats, messages.c.chat_id == chats.c.id)
-            query = select(messages, chats.c.owner_id).select_from(joined).order_by(messages.c.id)
-            self._all = {row["id"]: row for row in self._connection.execute(query).mappings()}
-        return self._all
+        return {row["id"]: row for row in self._connection.execute(select(messages)).mappings()}
 
     def _branch(self, number: int | None) -> list[dict[str, str]]:
         branch: list[dict[str, str]] = []
         while number is not None:
-            row = self._messages()[number]
+            row = self._messages[number]
             branch.append({"role": row["role"], "content": row["content"]})
             number = row["parent_id"]
         return branch[::-1]

@@ -62,7 +62,8 @@ def job_of(request: ChatRequest | CompletionRequest, model: Model, prompt: tuple
     else:
         wanted, num_top = wanted or 16, max(request.logprobs or 0, 1) if request.logprobs is not None else 0
     if room < 1 or (wanted or 1) > room:
-        raise too_long(len(prompt), wanted or 1, model.context_tokens)
+        param = "messages" if isinstance(request, ChatRequest) else "prompt"
+        raise too_long(len(prompt), wanted or 1, model.context_tokens, param)
     if not prompt:
         raise HttpError(400, "the prompt has no tokens", param="prompt", code="invalid_value")
     sampling = SamplingConfig(
@@ -74,9 +75,8 @@ def job_of(request: ChatRequest | CompletionRequest, model: Model, prompt: tuple
         _or(request.presence_penalty, 0.0), _or(request.frequency_penalty, 0.0), _or(request.no_repeat_ngram_size, 0)
     )
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-    asks = [
-        Ask(prompt, sampling, (seed + choice) % 2**63, num_top, penalties) for choice in range(request.n or 1)
-    ]  # fmt: skip
+    choices = range(request.n or 1)
+    asks = [Ask(prompt, sampling, (seed + choice) % 2**63, num_top, penalties) for choice in choices]
     kind = "chatcmpl" if isinstance(request, ChatRequest) else "cmpl"
     return Job(model, asks, request.stops, Usage(len(prompt)), f"{kind}-{secrets.token_hex(12)}")
 

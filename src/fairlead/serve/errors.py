@@ -42,12 +42,12 @@ def of_invalid(error: msgspec.MsgspecError) -> HttpError:
     return HttpError(400, f"the body is not JSON: {text}", code="invalid_json")
 
 
-def too_long(num_prompt: int, num_new: int, context: int) -> HttpError:
+def too_long(num_prompt: int, num_new: int, context: int, param: str) -> HttpError:
     """A prompt, or prompt and answer, longer than the model's context."""
     return HttpError(
         400,
         f"this model's context is {context} tokens; the prompt has {num_prompt} and {num_new} were asked for",
-        param="messages",
+        param=param,
         code="context_length_exceeded",
     )
 
