@@ -2,30 +2,28 @@
 
 import asyncio
 import logging
-import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from fairlead.config.common import SamplingConfig
 from fairlead.errors import UserError
 from fairlead.records import Message
 from fairlead.serve.answers import Job, Piece, chat_logprobs, completion_logprobs, job_of, pieces
-from fairlead.serve.errors import HttpError, no_model, of_invalid
+from fairlead.serve.errors import HttpError, no_model
 from fairlead.serve.gate import Clock, Gate, Metrics
+from fairlead.serve.http import Events, Handler, as_json, event, read_body, told
 from fairlead.serve.models import Ask, Model
 from fairlead.serve.openapi import document
 from fairlead.serve.schema import ChatRequest, CompletionRequest
 
 LOG = logging.getLogger("fairlead.serve")
 HEALTH_SECONDS = 30.0
-R = TypeVar("R", ChatRequest, CompletionRequest)
 
 
 class Server:
@@ -36,8 +34,8 @@ class Server:
         self.gate = Gate(max_running, max_waiting)
         self.metrics = Metrics(self.gate)
 
-    def app(self) -> Starlette:
-        """The application; whoever runs it puts the guards before it."""
+    def app(self, others: Sequence[BaseRoute] = ()) -> Starlette:
+        """The application, with other routes beside its own; whoever runs it puts the guards before it."""
         routes = [
             Route("/v1/chat/completions", self._told(self.chat), methods=["POST"]),
             Route("/v1/completions", self._told(self.complete), methods=["POST"]),
@@ -48,34 +46,40 @@ class Server:
             Route("/openapi.json", self._told(self.openapi), methods=["GET"]),
         ]
         handlers: dict[Any, Any] = {404: _nothing_here, 405: _nothing_here}
-        return Starlette(routes=routes, exception_handlers=handlers)
+        return Starlette(routes=[*routes, *others], exception_handlers=handlers)
 
     # --- routes
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
-        asked = await self._read(request, ChatRequest)
-        model = self._model(asked.model)
-        messages = [Message("system" if one.role == "developer" else one.role, one.text) for one in asked.messages]
-        prompt = await self._encoded(model.encode_chat, messages)
-        return await self._answer(request, asked, job_of(asked, model, prompt))
+        asked = await read_body(request, ChatRequest)
+        return await self._answer(request, asked, await self._chat_job(asked))
+
+    async def talk(self, asked: ChatRequest, held: AsyncExitStack) -> AsyncGenerator[Piece]:
+        """A dialogue's answer in pieces, behind the gate and in the figures as any other; `held` keeps its place.
+
+        Raises HttpError for what can be known before the first piece.
+        """
+        job = await self._chat_job(asked)
+        await held.enter_async_context(self.gate.entered())
+        return _Answer(asked, job, Clock(self.metrics, asked.model)).pieces()
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions."""
-        asked = await self._read(request, CompletionRequest)
+        asked = await read_body(request, CompletionRequest)
         model = self._model(asked.model)
         prompt = await self._encoded(model.encode_text, asked.prompt)
         return await self._answer(request, asked, job_of(asked, model, prompt))
 
     async def list_models(self, _: Request) -> Response:
         """GET /v1/models."""
-        return _json({"object": "list", "data": [_model_object(name) for name in self.models]})
+        return as_json({"object": "list", "data": [_model_object(name) for name in self.models]})
 
     async def one_model(self, request: Request) -> Response:
         """GET /v1/models/NAME."""
         name = request.path_params["name"]
         self._model(name)
-        return _json(_model_object(name))
+        return as_json(_model_object(name))
 
     async def health(self, _: Request) -> Response:
         """GET /health: well is who says a token, of every model."""
@@ -88,7 +92,7 @@ class Server:
             except (TimeoutError, RuntimeError) as error:
                 LOG.exception("%s does not answer", model.name)
                 raise HttpError(503, f"{model.name} does not answer", "server_error", code="unhealthy") from error
-        return _json({"status": "ok"})
+        return as_json({"status": "ok"})
 
     async def figures(self, _: Request) -> Response:
         """GET /metrics."""
@@ -96,7 +100,7 @@ class Server:
 
     async def openapi(self, _: Request) -> Response:
         """GET /openapi.json."""
-        return _json(document())
+        return as_json(document())
 
     # --- what they share
 
@@ -105,17 +109,10 @@ class Server:
             raise no_model(name)
         return self.models[name]
 
-    async def _read(self, request: Request, kind: type[R]) -> R:
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise HttpError(415, "the body must be application/json", code="unsupported_media_type")
-        try:
-            return msgspec.json.decode(await request.body(), type=kind)
-        except msgspec.MsgspecError as error:
-            raise of_invalid(error) from None
-        except UnicodeDecodeError:
-            raise HttpError(400, "the body is not UTF-8", code="invalid_json") from None
-        except RecursionError:
-            raise HttpError(400, "the body is nested too deeply", code="invalid_json") from None
+    async def _chat_job(self, asked: ChatRequest) -> Job:
+        model = self._model(asked.model)
+        messages = [Message("system" if one.role == "developer" else one.role, one.text) for one in asked.messages]
+        return job_of(asked, model, await self._encoded(model.encode_chat, messages))
 
     async def _encoded(self, encode: Callable[[Any], tuple[int, ...]], given: Any) -> tuple[int, ...]:
         """Off the loop: templates and tokenizers take their time on long texts."""
@@ -125,34 +122,16 @@ class Server:
             raise HttpError(400, error.what, param="messages", code="invalid_value") from None
 
     async def _answer(self, request: Request, asked: ChatRequest | CompletionRequest, job: Job) -> Response:
-        stack = AsyncExitStack()
-        await stack.enter_async_context(self.gate.entered())
+        held = AsyncExitStack()
+        await held.enter_async_context(self.gate.entered())
         answer = _Answer(asked, job, Clock(self.metrics, asked.model))
         if asked.stream:
-            return StreamingResponse(_closing(stack, answer.events()), media_type="text/event-stream",
-                                     headers={"cache-control": "no-cache"})  # fmt: skip
-        async with stack:
-            return _json(await _unless_gone(request, answer.whole()))
+            return Events(answer.events(), held)
+        async with held:
+            return as_json(await _unless_gone(request, answer.whole()))
 
-    def _told(self, route: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """A route whose failures are OpenAI's errors: known ones by their text, others by a number in the log alone."""
-
-        async def told(request: Request) -> Response:
-            try:
-                return await route(request)
-            except HttpError as error:
-                self.metrics.refused.labels(error.status).inc()
-                return Response(error.body(), error.status, error.headers, "application/json")
-            except ClientDisconnect:
-                return Response(status_code=499)
-            except Exception:
-                number = secrets.token_hex(8)
-                LOG.exception("request %s failed", number)
-                self.metrics.refused.labels(500).inc()
-                failed = HttpError(500, f"something failed here; the log says what, under {number}", "server_error")
-                return Response(failed.body(), 500, media_type="application/json")
-
-        return told
+    def _told(self, route: Handler) -> Handler:
+        return told(route, lambda status: self.metrics.refused.labels(status).inc())
 
 
 class _Answer:
@@ -168,7 +147,7 @@ class _Answer:
         texts = [""] * len(self._job.asks)
         tokens: list[list] = [[] for _ in texts]
         reasons = [""] * len(texts)
-        async for piece in self._pieces():
+        async for piece in self.pieces():
             texts[piece.choice] += piece.text
             tokens[piece.choice] += piece.tokens
             reasons[piece.choice] = piece.finish or reasons[piece.choice]
@@ -187,23 +166,24 @@ class _Answer:
             if self._is_chat:
                 for choice in range(len(self._job.asks)):
                     opening = {"index": choice, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
-                    yield _event(self._object([opening], chunk=True) | usage)
+                    yield event(self._object([opening], chunk=True) | usage)
             for choice, text in enumerate([self._echoed] * len(offsets) if self._echoed else ()):
                 opening = {"index": choice, "text": text, "finish_reason": None, "logprobs": None}
-                yield _event(self._object([opening], chunk=True) | usage)
+                yield event(self._object([opening], chunk=True) | usage)
                 offsets[choice] = len(text)
-            async for piece in self._pieces():
-                yield _event(self._object([self._chunk(piece, offsets[piece.choice])], chunk=True) | usage)
+            async for piece in self.pieces():
+                yield event(self._object([self._chunk(piece, offsets[piece.choice])], chunk=True) | usage)
                 offsets[piece.choice] += len(piece.text)
             if self._asked.with_usage:
-                yield _event(self._object([], chunk=True) | {"usage": self._job.usage.json()})
+                yield event(self._object([], chunk=True) | {"usage": self._job.usage.json()})
         except Exception:
             LOG.exception("a stream failed")
             failed = HttpError(500, "something failed here; the log says what", "server_error")
             yield b"data: " + failed.body() + b"\n\n"
         yield b"data: [DONE]\n\n"
 
-    async def _pieces(self) -> AsyncGenerator[Piece]:
+    async def pieces(self) -> AsyncGenerator[Piece]:
+        """What the model says, timed."""
         try:
             async with aclosing(pieces(self._job)) as all_of_them:
                 async for piece in all_of_them:
@@ -253,24 +233,9 @@ def _model_object(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "fairlead"}
 
 
-def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
-
-
-def _event(value: Any) -> bytes:
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
-
-
 async def _nothing_here(request: Request, error: Any) -> Response:
     said = HttpError(error.status_code, f"{request.method} {request.url.path[:200]} is nothing here", code="not_found")
     return Response(said.body(), error.status_code, error.headers, "application/json")
-
-
-async def _closing(stack: AsyncExitStack, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """The events, after which, or when the client has gone, everything of the request is let go."""
-    async with stack, aclosing(events) as stream:
-        async for event in stream:
-            yield event
 
 
 async def _unless_gone(request: Request, work: Any) -> Any:
