@@ -8,7 +8,7 @@ from fairlead.artifacts.hashing import sha256_folder
 from fairlead.cli.main import run
 from fairlead.data.load import READERS
 from fairlead.errors import ExitCode
-from fairlead.feedback.accounts import log_in
+from fairlead.feedback.accounts import verified
 from fairlead.feedback.store import open_store
 from tiny import tiny_model
 from tiny_store import labelled_store
@@ -79,7 +79,7 @@ def test_invited_with_a_password_that_must_be_changed(command, tmp_path):
     where = str(tmp_path / "team.db")
     password = command("feedback", "invite", where, "bob", "--role", "viewer").strip().rpartition(" ")[2]
     store = open_store(where)
-    user, _ = log_in(store, "bob", password)
+    user = verified(store, "bob", password)
     store.close()
     assert (user.role, user.must_change) == ("viewer", True)
 

@@ -12,11 +12,11 @@ from fairlead.feedback.accounts import (
     disable_user,
     end_session,
     first_admin,
-    log_in,
     open_session,
     revoke_key,
     user_of_key,
     user_of_session,
+    verified,
 )
 from fairlead.feedback.schema import METADATA, api_keys, audit, sessions, users
 
@@ -31,15 +31,15 @@ def everything(store):
 def test_the_first_admin_comes_once_with_a_password_of_its_own(store):
     admin, password = first_admin(store)
     assert first_admin(store) is None
-    found, _ = log_in(store, "admin", password)
+    found = verified(store, "admin", password)
     assert (found.id, found.role, found.must_change) == (admin.id, "admin", True)
     assert password not in everything(store)
 
 
 def test_a_password_opens_and_another_does_not(store, people):
-    assert log_in(store, "ann", PASSWORD)[0] == people["ann"]
-    assert log_in(store, "ann", PASSWORD + " ") is None
-    assert log_in(store, "nobody", PASSWORD) is None
+    assert verified(store, "ann", PASSWORD) == people["ann"]
+    assert verified(store, "ann", PASSWORD + " ") is None
+    assert verified(store, "nobody", PASSWORD) is None
 
 
 def test_passwords_are_argon2id(store, people):
@@ -52,7 +52,7 @@ def test_passwords_are_argon2id(store, people):
 def test_an_unknown_name_is_hashed_too(store, people, monkeypatch):
     checked = []
     monkeypatch.setattr(accounts._HASHER.__class__, "verify", lambda self, *given: checked.append(given) or True)
-    log_in(store, "nobody", PASSWORD)
+    verified(store, "nobody", PASSWORD)
     assert len(checked) == 1
 
 
@@ -87,8 +87,8 @@ def test_another_password_ends_all_sessions(store, people):
     change_password(store, people["ann"], "another long password")
     assert [user_of_session(store, token) for token in tokens] == [None, None]
     assert user_of_session(store, others) == people["bob"]
-    assert log_in(store, "ann", PASSWORD) is None
-    assert log_in(store, "ann", "another long password")
+    assert verified(store, "ann", PASSWORD) is None
+    assert verified(store, "ann", "another long password")
 
 
 def test_a_locked_account_lets_nobody_in(store, people):
@@ -97,7 +97,7 @@ def test_a_locked_account_lets_nobody_in(store, people):
     assert not disable_user(store, people["ann"].id, by=people["admin"])
     assert user_of_session(store, token) is None
     assert user_of_key(store, key) is None
-    assert log_in(store, "ann", PASSWORD) is None
+    assert verified(store, "ann", PASSWORD) is None
 
 
 def test_a_key_may_do_what_it_says_and_no_more(store, people):
@@ -132,8 +132,8 @@ def test_keys_are_revoked_by_their_owner_or_an_admin(store, people):
 
 
 def test_what_was_done_is_written_down(store, people):
-    log_in(store, "ann", "wrong password")
-    log_in(store, "ann", PASSWORD)
+    verified(store, "ann", "wrong password")
+    open_session(store, people["ann"])
     add_key(store, people["ann"], "k", ("label",))
     with store.read() as connection:
         lines = connection.execute(select(audit.c.user_id, audit.c.action).order_by(audit.c.id)).all()

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from fairlead.errors import ExitCode, UserError
-from fairlead.feedback.accounts import add_user, log_in
+from fairlead.feedback.accounts import add_user, verified
 from fairlead.feedback.chats import add_message, messages_of, new_chat
 from fairlead.feedback.copies import backup, restore
 from fairlead.feedback.schema import METADATA
@@ -38,7 +38,7 @@ def test_there_and_back(full, new_address, tmp_path):
     assert restore(path, there) == counts
     restored = open_store(there)
     assert everything(restored) == everything(full)
-    assert log_in(restored, "ann", PASSWORD)
+    assert verified(restored, "ann", PASSWORD)
     assert add_user(restored, "new", "viewer", PASSWORD).id == 5  # numbers go on
     restored.close()
 

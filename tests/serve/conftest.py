@@ -17,10 +17,10 @@ from fairlead.serve.models import Echo
 from fairlead.serve.run import bound, server_of
 
 
-def running(server, **guards):
+def running(server, *, pages=None, **guards):
     """The address of a server, and how to end it."""
     sock = bound("127.0.0.1", 0)
-    web = server_of(Guards(server.app(), **guards))
+    web = server_of(Guards(server.app(pages), pages=pages, **guards))
     thread = threading.Thread(target=web.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     while not web.started:

@@ -2,9 +2,15 @@
 
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fairlead.cli.words import Words, config_from_words, split_recipe
-from fairlead.config.serve import ServeConfig
+from fairlead.config.serve import LOOPBACK, ServeConfig
+
+if TYPE_CHECKING:
+    from fairlead.feedback.store import Store
+    from fairlead.serve.app import Server
+    from fairlead.web.site import Site
 
 
 def serve(*words: Words) -> None:
@@ -16,6 +22,7 @@ def serve(*words: Words) -> None:
     from fairlead.cli.preflight import check_serve
 
     names = check_serve(config)
+    from fairlead.feedback.store import open_store
     from fairlead.models.sources import resolve
     from fairlead.runtime.environment import secret
     from fairlead.runtime.start import start
@@ -25,19 +32,35 @@ def serve(*words: Words) -> None:
     from fairlead.serve.run import serve as listen
 
     key = secret(config.api_key_variable)
+    store = open_store(config.store, create=True) if config.store else None
     started = start(config.runtime)
     models: dict[str, Model] = {name: EngineModel(resolve(path), started, name=name) for name, path in names.items()}
     if config.echo:
         models["echo"] = Echo()
     server = Server(models, max_running=config.max_running, max_waiting=config.max_waiting)
 
+    site = None if store is None else _site(store, server, list(models), with_link=config.host in LOOPBACK)
+
     def ready(address: str) -> None:
         print(f"{', '.join(models)} at {address}/v1 ({started.describe()}); Ctrl-C ends", flush=True)
+        if site is not None and store is not None:
+            print(f"chat and rank: {address}/{site.way_in}; what is said there is kept in {store.place}", flush=True)
 
     listen(
-        server.app(), host=config.host, port=config.port, keys=[key] if key else [], hosts=config.allowed_hosts,
-        ready=ready,
+        server.app(site), host=config.host, port=config.port, keys=[key] if key else [], hosts=config.allowed_hosts,
+        pages=site, ready=ready,
     )  # fmt: skip
+
+
+def _site(store: "Store", server: "Server", models: list[str], *, with_link: bool) -> "Site":
+    from fairlead.feedback.accounts import first_admin
+    from fairlead.web.accounts import Link
+    from fairlead.web.site import Site
+
+    if made := first_admin(store):
+        user, password = made
+        print(f"the account {user.name} was made; its password, shown only now: {password}", flush=True)
+    return Site(store, server, models, link=Link() if with_link else None, refused=server.metrics.refuse)
 
 
 def _is_option(word: str) -> bool:

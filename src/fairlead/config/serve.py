@@ -25,6 +25,9 @@ class ServeConfig(Section):
     """Requests that are answered at the same time."""
     max_waiting: int = Field(default=1024, ge=0)
     """Requests that may wait for their turn; more are told to come back (429)."""
+    store: str = "feedback.db"
+    """Where chats, labels and accounts are kept: a file of SQLite, made where it is not there, or
+    postgresql://USER@HOST/DATABASE; empty for neither them nor the pages."""
     echo: bool = False
     """Serve the model `echo` too, which says the prompt again: for tests of clients."""
     runtime: RuntimeConfig = RuntimeConfig()

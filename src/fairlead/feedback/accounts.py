@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Connection, and_, false, insert, or_, select, true, update
+from sqlalchemy import Connection, RowMapping, and_, false, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from fairlead.errors import UserError
@@ -75,6 +75,14 @@ def first_admin(store: Store) -> tuple[User, str] | None:
     return add_user(store, "admin", "admin", password, must_change=True), password
 
 
+def keeper(store: Store) -> User | None:
+    """The first administrator who is not locked out: whom the terminal's link lets in."""
+    lives = and_(users.c.role == "admin", users.c.disabled_at.is_(None))
+    with store.read() as connection:
+        found = connection.execute(select(users).where(lives).order_by(users.c.id).limit(1)).first()
+    return User(found.id, found.name, found.role, SCOPES[found.role], bool(found.must_change)) if found else None
+
+
 def change_password(store: Store, user: User, password: str) -> None:
     """Another password; every session of this person ends."""
     hashed = _hashed(password)
@@ -94,8 +102,8 @@ def disable_user(store: Store, number: int, *, by: User) -> bool:
     return bool(found)
 
 
-def log_in(store: Store, name: str, password: str) -> tuple[User, str] | None:
-    """The person and the token of a new session; None where name or password is wrong, in about the same time."""
+def verified(store: Store, name: str, password: str) -> User | None:
+    """Whose name and password these are; None where one of them is wrong, in about the same time."""
     with store.read() as connection:
         found = connection.execute(select(users).where(users.c.name == name, users.c.disabled_at.is_(None))).first()
     try:
@@ -106,8 +114,7 @@ def log_in(store: Store, name: str, password: str) -> tuple[User, str] | None:
         with store.write() as connection:
             record(connection, None, "login.failed", name=name[:64])
         return None
-    user = User(found.id, found.name, found.role, SCOPES[found.role], bool(found.must_change))
-    return user, open_session(store, user)
+    return User(found.id, found.name, found.role, SCOPES[found.role], bool(found.must_change))
 
 
 def open_session(store: Store, user: User) -> str:
@@ -182,6 +189,35 @@ def user_of_key(store: Store, secret: str) -> User | None:
         return None
     scopes = tuple(scope for scope in SCOPES[found.role] if scope in found.scopes)
     return User(found.id, found.name, found.role, scopes)
+
+
+def all_users(store: Store) -> list[RowMapping]:
+    """Everybody who has or had an account."""
+    shown = (users.c.id, users.c.name, users.c.role, users.c.created_at, users.c.disabled_at)
+    with store.read() as connection:
+        return list(connection.execute(select(*shown).order_by(users.c.id)).mappings())
+
+
+def keys_of(store: Store, user: User) -> list[RowMapping]:
+    """One's own keys, or everybody's for an admin; the secrets are nowhere."""
+    shown = (
+        api_keys.c.id, users.c.name.label("user"), api_keys.c.name, api_keys.c.scopes, api_keys.c.created_at,
+        api_keys.c.revoked_at,
+    )  # fmt: skip
+    mine = or_(api_keys.c.user_id == user.id, true() if "admin" in user.scopes else false())
+    query = select(*shown).join(users, api_keys.c.user_id == users.c.id).where(mine).order_by(api_keys.c.id.desc())
+    with store.read() as connection:
+        return list(connection.execute(query).mappings())
+
+
+def deeds(store: Store, *, before: int | None = None, limit: int = 100) -> list[RowMapping]:
+    """The log of what people did, the latest first."""
+    shown = (audit.c.id, users.c.name.label("user"), audit.c.action, audit.c.details, audit.c.created_at)
+    query = select(*shown).join(users, audit.c.user_id == users.c.id, isouter=True).order_by(audit.c.id.desc())
+    if before is not None:
+        query = query.where(audit.c.id < before)
+    with store.read() as connection:
+        return list(connection.execute(query.limit(limit)).mappings())
 
 
 def record(connection: Connection, user: User | None, action: str, /, **details: Any) -> None:

@@ -3,13 +3,13 @@
 Every query names its owner: another person's chat is not found.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, and_, exists, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, and_, exists, select, update
 
 from fairlead.feedback.accounts import User
-from fairlead.feedback.once import kept_once
+from fairlead.feedback.once import kept_once, latest
 from fairlead.feedback.schema import chats, edits, messages, opinions
 from fairlead.feedback.store import Store, added, now
 from fairlead.records import Message, Role
@@ -41,6 +41,12 @@ def delete_chat(store: Store, user: User, chat: int) -> bool:
     with store.write() as connection:
         here = and_(chats.c.id == chat, _mine(user))
         return bool(connection.execute(update(chats).where(here).values(deleted_at=now())).rowcount)
+
+
+def chat_of(store: Store, user: User, chat: int) -> RowMapping | None:
+    """A chat; None where it is not this person's."""
+    with store.read() as connection:
+        return connection.execute(select(chats).where(chats.c.id == chat, _mine(user))).mappings().first()
 
 
 def messages_of(store: Store, user: User, chat: int) -> list[RowMapping] | None:
@@ -113,6 +119,20 @@ def add_edit(store: Store, user: User, message: int, *, content: str, key: str) 
         if not connection.execute(select(exists().where(_answer_of(user, message)))).scalar():
             return None
         return kept_once(connection, edits, row)
+
+
+def said_of_answers(store: Store, user: User, chat: int) -> tuple[dict[int, RowMapping], dict[int, str]]:
+    """This person's latest opinion of each answer of a chat, and what they made of it, by message number."""
+    of_chat = select(messages.c.id).where(messages.c.chat_id == chat)
+
+    def mine(table: Table) -> Iterator[RowMapping]:
+        conditions = (table.c.annotator_id == user.id, table.c.message_id.in_(of_chat))
+        return latest(connection, table, table.c.message_id, *conditions)
+
+    with store.read() as connection:
+        thought = {row["message_id"]: row for row in mine(opinions)}
+        edited = {row["message_id"]: row["content"] for row in mine(edits)}
+    return thought, edited
 
 
 def _mine(user: User) -> ColumnElement[bool]:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, RowMapping, Select, and_, func, insert, selec
 from fairlead.artifacts.hashing import sha256_json
 from fairlead.errors import UserError
 from fairlead.feedback.accounts import User
-from fairlead.feedback.once import kept_once
+from fairlead.feedback.once import kept_once, latest
 from fairlead.feedback.schema import answers, comparisons, rankings
 from fairlead.feedback.store import Store, added, now
 from fairlead.records import Message
@@ -112,6 +112,32 @@ def _shown(connection: Connection, user: User, found: RowMapping) -> Task:
     rows = random.Random(f"{user.id} {found['id']}").sample(rows, len(rows))  # noqa: S311 - the same after a reload
     prompt = tuple(Message(said["role"], said["content"]) for said in found["prompt"])
     return Task(found["id"], prompt, tuple((row.id, row.content) for row in rows), found["source"])
+
+
+def verdict_of(store: Store, user: User, comparison: int) -> Verdict | None:
+    """What this person said of a comparison last."""
+    mine = and_(rankings.c.comparison_id == comparison, rankings.c.annotator_id == user.id)
+    with store.read() as connection:
+        query = select(rankings).where(mine).order_by(rankings.c.id.desc()).limit(1)
+        row = connection.execute(query).mappings().first()
+    if row is None:
+        return None
+    ranks, grades = ({int(number): at for number, at in row[name].items()} for name in ("ranks", "grades"))
+    return Verdict(row["outcome"], ranks, grades, row["reason"], row["seconds"])
+
+
+def rankings_of(store: Store, user: User, *, limit: int = 50) -> list[RowMapping]:
+    """The comparisons that this person has judged, the latest first, each with its last outcome."""
+    with store.read() as connection:
+        rows = latest(connection, rankings, rankings.c.comparison_id, rankings.c.annotator_id == user.id)
+        return list(reversed(list(rows)))[:limit]
+
+
+def comparison_from(store: Store, user: User, source: str) -> int | None:
+    """The number of a comparison that this person made from a source."""
+    made = and_(comparisons.c.created_by == user.id, comparisons.c.source == source)
+    with store.read() as connection:
+        return connection.execute(select(comparisons.c.id).where(made).limit(1)).scalar()
 
 
 def add_ranking(store: Store, user: User, comparison: int, verdict: Verdict, *, key: str) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from fairlead.config.common import SamplingConfig
 from fairlead.errors import UserError
@@ -20,6 +20,7 @@ from fairlead.serve.gate import Clock, Gate, Metrics
 from fairlead.serve.http import Events, Handler, as_json, event, read_body, told
 from fairlead.serve.models import Ask, Model
 from fairlead.serve.openapi import document
+from fairlead.serve.pages import Pages
 from fairlead.serve.schema import ChatRequest, CompletionRequest
 
 LOG = logging.getLogger("fairlead.serve")
@@ -33,9 +34,11 @@ class Server:
         self.models = dict(models)
         self.gate = Gate(max_running, max_waiting)
         self.metrics = Metrics(self.gate)
+        self._document: dict[str, Any] = {}
 
-    def app(self, others: Sequence[BaseRoute] = ()) -> Starlette:
-        """The application, with other routes beside its own; whoever runs it puts the guards before it."""
+    def app(self, pages: Pages | None = None) -> Starlette:
+        """The application, with pages beside it; whoever runs it puts the guards before it."""
+        self._document = document(*(pages.described() if pages else ({}, {})))
         routes = [
             Route("/v1/chat/completions", self._told(self.chat), methods=["POST"]),
             Route("/v1/completions", self._told(self.complete), methods=["POST"]),
@@ -46,7 +49,7 @@ class Server:
             Route("/openapi.json", self._told(self.openapi), methods=["GET"]),
         ]
         handlers: dict[Any, Any] = {404: _nothing_here, 405: _nothing_here}
-        return Starlette(routes=[*routes, *others], exception_handlers=handlers)
+        return Starlette(routes=[*routes, *(pages.routes() if pages else ())], exception_handlers=handlers)
 
     # --- routes
 
@@ -100,7 +103,7 @@ class Server:
 
     async def openapi(self, _: Request) -> Response:
         """GET /openapi.json."""
-        return as_json(document())
+        return as_json(self._document)
 
     # --- what they share
 
@@ -131,7 +134,7 @@ class Server:
             return as_json(await _unless_gone(request, answer.whole()))
 
     def _told(self, route: Handler) -> Handler:
-        return told(route, lambda status: self.metrics.refused.labels(status).inc())
+        return told(route, self.metrics.refuse)
 
 
 class _Answer:

@@ -25,7 +25,7 @@ class HttpError(Exception):
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
-_AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_AT = re.compile(r" - at (`key` in )?`\$\.?(?P<path>[^`]*)`$")
 
 
 def of_invalid(error: msgspec.MsgspecError) -> HttpError:

@@ -65,6 +65,10 @@ class Metrics:
         ):
             Gauge(name, text, registry=self._registry).set_function(read)
 
+    def refuse(self, status: int) -> None:
+        """A request was answered by an error."""
+        self.refused.labels(status).inc()
+
     def page(self) -> bytes:
         """All figures as text."""
         return generate_latest(self._registry)

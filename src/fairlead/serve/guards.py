@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairlead.serve.errors import HttpError
+from fairlead.serve.pages import Pages
 
 MAX_BODY_BYTES = 1 << 20
 MAX_DRAINED_BYTES = 32 << 20  # of a body that is refused
@@ -18,20 +19,50 @@ IDLE_SECONDS = 15.0  # without a byte of the body, or of the answer taken
 MAX_HEADERS, MAX_HEADER_BYTES = 100, 32 << 10
 FAILED_KEYS, LOCK_SECONDS = 10, 60.0
 OPEN = ("/health",)  # answers without a key
+PEOPLES_KEY = "fl-"  # what keys of people begin with (feedback/accounts.py)
+
+
+class Window:
+    """How often something happened for one name within the last `seconds`."""
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        self.limit, self.seconds = limit, seconds
+        self._times: dict[str, deque[float]] = defaultdict(deque)
+
+    def full(self, name: str) -> bool:
+        """Whether it may not happen again."""
+        times, now = self._times[name], time.monotonic()
+        while times and times[0] < now - self.seconds:
+            times.popleft()
+        if not times:
+            del self._times[name]
+        return len(times) >= self.limit
+
+    def add(self, name: str) -> None:
+        """It has happened."""
+        self._times[name].append(time.monotonic())
+
+    def refusal(self, what: str) -> HttpError:
+        """What to answer when it is full."""
+        wait = {"Retry-After": str(int(self.seconds))}
+        return HttpError(429, what, "rate_limit_error", code="locked_out", headers=wait)
 
 
 class Guards:
     """Refuses before a route is reached; nothing of the request's body is read for it.
 
     keys: what may stand behind `Authorization: Bearer`; none where everybody who reaches this address may ask. hosts:
-    names under which the server is asked for, against pages that point their own name here (DNS rebinding).
+    names under which the server is asked for, against pages that point their own name here (DNS rebinding). pages: ask
+    by themselves who comes; a person's key opens the rest too, and is looked at wherever it is shown.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: Iterable[str] = (), hosts: Iterable[str] = ()) -> None:
-        self._app = app
+    def __init__(
+        self, app: ASGIApp, *, keys: Iterable[str] = (), hosts: Iterable[str] = (), pages: Pages | None = None
+    ) -> None:
+        self._app, self._pages = app, pages
         self._keys = tuple(key.encode() for key in keys)
         self._hosts = frozenset(hosts)
-        self._failed: dict[str, deque[float]] = defaultdict(deque)  # times of wrong keys, by address
+        self._wrong_keys = Window(FAILED_KEYS, LOCK_SECONDS)  # by address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -39,7 +70,9 @@ class Guards:
             await self._app(scope, receive, send)
             return
         try:
-            self._check(scope)
+            headers = self._checked(scope)
+            if scope["path"] not in OPEN and not (self._pages and self._pages.owns(scope["path"])):
+                await self._check_key(headers.get("authorization", ""), (scope.get("client") or ("", 0))[0])
         except HttpError as error:
             await _drained(receive)
             await answer(send, error)
@@ -57,7 +90,8 @@ class Guards:
             if not started:
                 await answer(send, error)
 
-    def _check(self, scope: Scope) -> None:
+    def _checked(self, scope: Scope) -> dict[str, str]:
+        """The headers, which are in order."""
         headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -65,37 +99,35 @@ class Guards:
         if len(scope["headers"]) > MAX_HEADERS or num_bytes > MAX_HEADER_BYTES:
             what = f"a request may have {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all"
             raise HttpError(431, what, code="headers_too_large")
-        host = _hostname(f"//{headers.get('host', '')}")
-        if self._hosts and host not in self._hosts:
+        host = headers.get("host", "").lower()
+        if self._hosts and _hostname(f"//{host}") not in self._hosts:
             raise HttpError(403, "this server is not asked for under this name", code="wrong_host")
         origin = headers.get("origin")
-        if origin is not None and _hostname(origin) != host:
+        if origin is not None and origin.lower().partition("://")[2] != host:
             raise HttpError(403, "pages of another site may not ask this server", code="wrong_origin")
         if "transfer-encoding" in headers and "content-length" in headers:
             raise HttpError(400, "a body has a length or comes in chunks, not both", code="invalid_request")
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > MAX_BODY_BYTES:
             raise too_large()
-        if self._keys and scope["path"] not in OPEN:
-            self._check_key(headers.get("authorization", ""), (scope.get("client") or ("", 0))[0])
+        return headers
 
-    def _check_key(self, given: str, address: str) -> None:
-        failed, now = self._failed[address], time.monotonic()
-        while failed and failed[0] < now - LOCK_SECONDS:
-            failed.popleft()
-        if len(failed) >= FAILED_KEYS:
-            wait = {"Retry-After": str(int(LOCK_SECONDS))}
-            raise HttpError(429, "too many wrong keys", "rate_limit_error", code="locked_out", headers=wait)
+    async def _check_key(self, given: str, address: str) -> None:
         kind, _, key = given.partition(" ")
-        same = [hmac.compare_digest(key.strip().encode(), known) for known in self._keys]
-        if kind.lower() != "bearer" or not any(same):
-            failed.append(now)
-            headers = {"WWW-Authenticate": "Bearer"}
-            raise HttpError(
-                401, "this key opens nothing here", "authentication_error", code="invalid_api_key", headers=headers
-            )
-        if not failed:
-            del self._failed[address]
+        key = key.strip() if kind.lower() == "bearer" else ""
+        persons = self._pages if key.startswith(PEOPLES_KEY) else None
+        if not self._keys and persons is None:
+            return
+        if self._wrong_keys.full(address):
+            raise self._wrong_keys.refusal("too many wrong keys")
+        same = [hmac.compare_digest(key.encode(), known) for known in self._keys]
+        if any(same) or (persons is not None and await persons.opens(key)):
+            return
+        self._wrong_keys.add(address)
+        headers = {"WWW-Authenticate": "Bearer"}
+        raise HttpError(
+            401, "this key opens nothing here", "authentication_error", code="invalid_api_key", headers=headers
+        )
 
 
 def _hostname(address: str) -> str:

@@ -1,6 +1,6 @@
 """The OpenAPI document, made from the schema that requests are read with."""
 
-from functools import cache
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,9 +14,8 @@ _ERRORS = {
 }  # fmt: skip
 
 
-@cache
-def document() -> dict[str, Any]:
-    """OpenAPI 3.1 of all routes."""
+def document(paths: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenAPI 3.1 of the models' routes, and of others whose paths and schemas are given."""
     (chat, complete), components = msgspec.json.schema_components(
         (ChatRequest, CompletionRequest), ref_template="#/components/schemas/{name}"
     )
@@ -38,8 +37,15 @@ def document() -> dict[str, Any]:
             "/health": {"get": {"summary": "Whether every model says a token.", "responses": found}},
             "/metrics": {"get": {"summary": "Prometheus' figures.", "responses": found}},
             "/openapi.json": {"get": {"summary": "This document.", "responses": found}},
+            **paths,
         },
-        "components": {"schemas": components, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "components": {
+            "schemas": {**components, **schemas},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": "fairlead_session"},
+            },
+        },
         "security": [{"key": []}, {}],
     }
 

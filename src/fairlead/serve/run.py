@@ -12,15 +12,23 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from fairlead.config.serve import LOOPBACK
 from fairlead.errors import ExitCode, UserError
 from fairlead.serve.guards import MAX_HEADER_BYTES, Guards
+from fairlead.serve.pages import Pages
 
 HEADER_SECONDS = 10.0
 END_SECONDS = 30  # that requests have to finish once the server is told to end
 
 
 def serve(
-    app: ASGIApp, *, host: str, port: int, keys: Sequence[str], hosts: Sequence[str] = (), ready: Callable[[str], None]
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    keys: Sequence[str],
+    hosts: Sequence[str] = (),
+    pages: Pages | None = None,
+    ready: Callable[[str], None],
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM. `ready` hears the address once requests are taken.
+    """Serve until Ctrl-C or SIGTERM. `ready` hears the address once requests are taken; the rest as in `Guards`.
 
     Raises UserError (75) for an address that is taken.
     """
@@ -29,7 +37,7 @@ def serve(
     names = {*hosts, host, *LOOPBACK} if host in LOOPBACK or hosts else set()
     shown = f"[{host}]" if ":" in host else host
     ready(f"http://{shown}:{sock.getsockname()[1]}")
-    server_of(Guards(app, keys=keys, hosts=names)).run(sockets=[sock])
+    server_of(Guards(app, keys=keys, hosts=names, pages=pages)).run(sockets=[sock])
 
 
 def server_of(app: ASGIApp) -> uvicorn.Server:
