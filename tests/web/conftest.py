@@ -85,12 +85,12 @@ def place(tmp_path):
     store.close()
 
 
-def site_over(store):
+def site_over(store, **guards):
     """A site over a store, running until the test is over."""
     users = {name: add_user(store, name, role, PASSWORD) for name, role in ROLES.items()}
     server, link = Server({"echo": Echo(), "slow": Echo(seconds_per_token=0.02)}), Link()
     site = Site(store, server, list(server.models), link=link, refused=server.metrics.refuse)
-    found = running(server, pages=site, hosts=("127.0.0.1", "localhost"))
+    found = running(server, pages=site, hosts=("127.0.0.1", "localhost"), **guards)
     people = {name: Person(found.port, token=open_session(store, user)) for name, user in users.items()}
     number, key = add_key(store, users["annotator"], "program", ("generate", "label"))
     people["key"] = Person(found.port, key=key)
