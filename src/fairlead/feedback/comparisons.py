@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, Select, and_, func, insert, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, exists, func, insert, select
 
 from fairlead.artifacts.hashing import sha256_json
 from fairlead.errors import UserError
@@ -21,6 +21,19 @@ from fairlead.records import Message
 
 MAX_ANSWERS = 16
 Outcome = Literal["ranked", "skipped", "flagged"]
+
+_later = rankings.alias()
+_corrected = exists().where(
+    _later.c.comparison_id == rankings.c.comparison_id, _later.c.annotator_id == rankings.c.annotator_id,
+    _later.c.id > rankings.c.id,
+)  # fmt: skip
+NUM_RANKED = (
+    select(func.count())
+    .select_from(rankings)
+    .where(rankings.c.comparison_id == comparisons.c.id, rankings.c.outcome == "ranked", ~_corrected)
+    .scalar_subquery()
+)
+"""Of a comparison, how many people's latest word is a ranking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +92,18 @@ def add_comparison(
     return number
 
 
+def open_for(user: User) -> ColumnElement[bool]:
+    """Which comparisons this person may be shown: not closed, not yet seen by them, not ranked by as many as wanted."""
+    seen = select(rankings.c.comparison_id).where(rankings.c.annotator_id == user.id)
+    return and_(comparisons.c.closed_at.is_(None), comparisons.c.id.not_in(seen), comparisons.c.wanted > NUM_RANKED)
+
+
 def next_task(store: Store, user: User) -> Task | None:
     """What this person is to rank next: open, not yet seen by them, the most interesting first; None where all is done.
 
     A comparison is open until as many people as it wants have ranked it; who skips or flags it sees it no more.
     """
-    mine = select(rankings.c.comparison_id).where(rankings.c.annotator_id == user.id)
-    ranked = (
-        select(func.count(rankings.c.annotator_id.distinct()))
-        .where(rankings.c.comparison_id == comparisons.c.id, rankings.c.outcome == "ranked")
-        .scalar_subquery()
-    )
-    is_open = and_(comparisons.c.closed_at.is_(None), comparisons.c.id.not_in(mine), ranked < comparisons.c.wanted)
-    query = select(comparisons).where(is_open).order_by(comparisons.c.interest.desc(), comparisons.c.id).limit(1)
+    query = select(comparisons).where(open_for(user)).order_by(comparisons.c.interest.desc(), comparisons.c.id).limit(1)
     with store.read() as connection:
         found = connection.execute(query).mappings().first()
         return _shown(connection, user, found) if found else None
