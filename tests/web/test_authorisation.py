@@ -50,6 +50,9 @@ MAY = {
     ("GET", "/api/comparisons/{number}"): LABELLERS,
     ("POST", "/api/comparisons/{number}/rankings"): LABELLERS,
     ("GET", "/api/rankings"): LABELLERS,
+    ("GET", "/api/progress"): LABELLERS,
+    ("GET", "/api/agreement"): READERS,
+    ("GET", "/api/arena"): READERS,
 }
 OF_THE_ANNOTATOR = "/api/chats/{number} /api/messages/{number} /api/comparisons/{number}"  # others do not find them
 ALSO_THEIRS = {"annotator", "key"}  # the key is the annotator's

@@ -227,6 +227,27 @@ def test_answers_are_drawn_shown_blind_ranked_and_become_rows(place):
     assert [by_number[int(number)] for number in numbers] == [-1, -1, -2]
 
 
+def test_results_are_the_tables_of_the_store(place):
+    given = [Answer("a", "one", {}), Answer("b", "two", {})]
+    number = add_comparison(place.store, place.users["admin"], [Message("user", "q")], given)
+    one = place.people["annotator"]
+    ids = [str(answer["id"]) for answer in sorted(one.get("/api/tasks/next")["task"]["answers"], key=lambda a: a["id"])]
+    one.post(
+        f"/api/comparisons/{number}/rankings", outcome="ranked", ranks=dict(zip(ids, (2, 1), strict=True)), key="k" * 8
+    )
+    assert one.get("/api/progress") | {"per_hour": 0, "median_seconds": 0} == {
+        "mine": 1, "today": 1, "per_hour": 0, "median_seconds": 0, "open": 0, "total": 1, "finished": 1,
+    }  # fmt: skip
+    models = place.people["viewer"].get("/api/arena")["models"]
+    assert [(row["name"], row["wins"], row["losses"], row["ties"]) for row in models] == [
+        ("b", 1, 0, 0),
+        ("a", 0, 1, 0),
+    ]
+    assert place.people["viewer"].get("/api/agreement")["annotators"] == [
+        {"name": "annotator", "rankings": 1, "consensus": None, "reward_model": None}
+    ]
+
+
 @pytest.mark.parametrize(("body", "param"), [
     ({"outcome": "ranked", "ranks": {}}, None),
     ({"outcome": "ranked", "ranks": {"1": 1}}, None),

@@ -11,6 +11,7 @@ from fairlead.feedback.comparisons import Answer, Task, Verdict
 from fairlead.records import Message
 from fairlead.serve.errors import HttpError
 from fairlead.serve.http import as_json
+from fairlead.web import results
 from fairlead.web.doors import Door, Visit, found
 from fairlead.web.schema import NewComparison, NewRanking
 from fairlead.web.talk import Talker, asked_of, whole
@@ -32,6 +33,9 @@ class Ranking:
             Door("GET", "/api/comparisons/{number:int}", "label", show_comparison),
             Door("POST", "/api/comparisons/{number:int}/rankings", "label", add_ranking, NewRanking),
             Door("GET", "/api/rankings", "label", list_rankings),
+            Door("GET", "/api/progress", "label", progress),
+            Door("GET", "/api/agreement", "read", agreement),
+            Door("GET", "/api/arena", "read", arena),
         ]
 
     async def compare(self, visit: Visit) -> Response:
@@ -87,6 +91,21 @@ def list_rankings(visit: Visit) -> dict[str, Any]:
     shown = {"comparison": "comparison_id", "outcome": "outcome", "created_at": "created_at"}
     rows = comparisons.rankings_of(visit.store, visit.user)
     return {"rankings": [{name: row[column] for name, column in shown.items()} for row in rows]}
+
+
+def progress(visit: Visit) -> results.Progress:
+    """How far I have come."""
+    return results.progress(visit.store, visit.user)
+
+
+def agreement(visit: Visit) -> results.Agreement:
+    """How well people agree."""
+    return results.agreement(visit.store)
+
+
+def arena(visit: Visit) -> dict[str, Any]:
+    """Which model people prefer."""
+    return {"models": results.arena(visit.store)}
 
 
 def _shown(task: Task, verdict: Verdict | None) -> dict[str, Any]:
