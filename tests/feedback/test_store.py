@@ -84,6 +84,44 @@ def test_writers_take_turns(store, people):
         assert connection.execute(select(func.count()).select_from(users)).scalar() == 34
 
 
+LEAVES = """
+import os, sys
+from fairlead.feedback.accounts import add_user
+from fairlead.feedback.store import open_store
+store = open_store(sys.argv[1], create=True)
+add_user(store, sys.argv[2], "viewer", "a long password")
+if sys.argv[3] == "killed":
+    os._exit(9)
+"""
+
+
+def left(path, name, how):
+    """A program that writes to the store and ends, or is killed, without closing it."""
+    subprocess.run([sys.executable, "-c", LEAVES, path, name, how], check=how == "ended")
+    return path.with_name(path.name + "-wal"), path.with_name(path.name + "-open")
+
+
+def test_a_journal_that_was_taken_away_is_missed(tmp_path):
+    path = tmp_path / "f.db"
+    journal, mark = left(path, "one", "ended")
+    assert not journal.exists()
+    assert not mark.exists()
+    journal, mark = left(path, "two", "killed")
+    assert journal.stat().st_size
+    opened = open_store(str(path))
+    with opened.read() as connection:
+        assert set(connection.execute(select(users.c.name)).scalars()) == {"one", "two"}
+    opened.close()
+    assert not mark.exists()
+    journal, mark = left(path, "three", "killed")
+    journal.unlink()
+    with pytest.raises(UserError, match="taken away") as told:
+        open_store(str(path))
+    assert told.value.exit_code == ExitCode.BAD_DATA
+    mark.unlink()
+    open_store(str(path)).close()
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_label_that_was_acknowledged_survives_kills_once(address, store, people, kills):
     """The writer prints a key once its ranking is kept; it is killed, and sends the last keys again."""

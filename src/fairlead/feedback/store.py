@@ -4,10 +4,11 @@ A writer takes its turn before it reads (BEGIN IMMEDIATE), so it never fails hal
 `BUSY_SECONDS` for it. In SQLite every commit waits for the disk (WAL, synchronous=FULL).
 """
 
+import atexit
 import sqlite3
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, Operational
 from sqlalchemy.pool import QueuePool
 
 from fairlead.errors import ExitCode, UserError
-from fairlead.feedback import PREFIX
+from fairlead.feedback import PREFIX, journal
 
 BUSY_SECONDS = 5
 _WRITES = "fairlead_writes"
@@ -37,8 +38,9 @@ class BusyError(UserError):
 class Store:
     """An open store; many threads may use it at once."""
 
-    def __init__(self, engine: Engine, place: str) -> None:
-        self.engine, self.place = engine, place
+    def __init__(self, engine: Engine, place: str, file: Path | None = None) -> None:
+        self.engine, self.place, self._file = engine, place, file
+        atexit.register(self.close)
 
     @contextmanager
     def read(self) -> Generator[Connection]:
@@ -54,7 +56,12 @@ class Store:
             yield connection
 
     def close(self) -> None:
-        """Give all connections back; in SQLite the last one moves its journal into the file."""
+        """Give all connections back; SQLite's journal goes into the file. A program's end closes what it has opened."""
+        atexit.unregister(self.close)
+        if self._file is not None:
+            with suppress(DBAPIError, sqlite3.Error), closing(self.engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # it stays where others write
+            journal.end(self._file)
         self.engine.dispose()
 
     @contextmanager
@@ -117,9 +124,10 @@ def _sqlite(where: str, *, create: bool) -> Store:
         writes = connection.get_execution_options().get(_WRITES)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
-    store = Store(engine, str(path))
+    store = Store(engine, str(path), path)
     with store.read() as connection:
         faults = [row[0] for row in connection.exec_driver_sql("PRAGMA quick_check(3)")]
+        journal.begin(path)
     if faults != ["ok"]:
         raise _damaged(str(path), "; ".join(faults))
     return store
@@ -143,6 +151,7 @@ def _check_file(path: Path, *, create: bool) -> None:
         raise UserError("this is no file", where=str(path), want="a file of SQLite", exit_code=ExitCode.BAD_DATA)
     with path.open("rb") as stream:
         head = stream.read(len(_MAGIC))
+    journal.check(path)
     if head and head != _MAGIC:
         raise UserError(
             "this is no store", where=str(path), got=f"a file that begins with {head!r}", want="a file of SQLite",
