@@ -80,12 +80,30 @@ def test_first_words():
     assert (config.model, config.prompts) == ("runs/x", ("a",))
 
 
+@pytest.mark.parametrize(("said", "served"), [("y", True), ("", False)])
+def test_demo_ends_by_offering_its_page(tmp_path, monkeypatch, said, served):
+    for stage in ("00-data", "01-sft", "02-reward", "03-ppo"):
+        (tmp_path / "my demo" / stage).mkdir(parents=True)
+    heard = []
+    monkeypatch.setattr("fairlead.pipeline.demo.run_demo", lambda **_: tmp_path / "my demo")
+    monkeypatch.setattr("fairlead.cli.serve.serve", lambda *words: heard.append(words))
+    monkeypatch.setattr("builtins.input", lambda _: said)
+    for stream in ("stdin", "stdout"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
+    demo("--quick")
+    run = tmp_path / "my demo"
+    assert heard == ([(f"sft={run}/01-sft", f"my demo={run}", f"store={run}/feedback.db")] if served else [])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+    demo("--quick")
+    assert len(heard) == served
+
+
 def test_demo_takes_its_switches_apart(monkeypatch):
     seen = {}
     monkeypatch.setitem(
         __import__("sys").modules,
         "fairlead.pipeline.demo",
-        type("Module", (), {"run_demo": staticmethod(lambda **given: seen.update(given))}),
+        type("Module", (), {"run_demo": staticmethod(lambda **given: seen.update(given)), "pages_of": None}),
     )
     demo("--quick", "--with", "dpo", "ppo.num_iterations=2", "--output=runs/x", "--dry-run")
     assert seen == {

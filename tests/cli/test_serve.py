@@ -1,5 +1,6 @@
 """`fairlead serve` as a user meets it: names, keys, addresses, a real server and its end."""
 
+import json
 import re
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from fairlead.errors import ExitCode, UserError
 from fairlead.serve import run as run_module
 from fairlead.serve.app import Server
 from tiny import tiny_model
+
+JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,13 @@ def test_a_server_from_start_to_end(home):
         told = server.stdout.readline()
         address = re.search(r"at (http://127\.0\.0\.1:\d+)/v1", told)[1]
         assert told.startswith("tiny, mine, echo at ")
+        link, made, kept = (server.stdout.readline().strip() for _ in range(3))
+        token = re.search(rf"{address}/#/open/(\S+), a link that opens once", link)[1]
+        assert re.fullmatch(r"the account admin was made; its password, shown only now: \S{20}", made)
+        assert kept == "what is said there is kept in feedback.db"
+        opening = urllib.request.Request(f"{address}/api/open", json.dumps({"token": token}).encode(), JSON)  # noqa: S310
+        with urllib.request.urlopen(opening) as answer:  # noqa: S310
+            assert json.load(answer)["models"] == ["tiny", "mine", "echo"]
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="s3cret", max_retries=0)
         assert [one.id for one in client.models.list()] == ["tiny", "mine", "echo"]
         options = {"messages": [{"role": "user", "content": "hi"}], "temperature": 0, "max_tokens": 8}
@@ -81,11 +91,16 @@ def test_an_option_is_seen(home, listened, monkeypatch):
     monkeypatch.chdir(home)
     plain = listened("tiny")
     assert (plain["host"], plain["port"], plain["keys"], plain["models"]) == ("127.0.0.1", 8000, [], ["tiny"])
+    assert plain["pages"].owns("/api/me")
+    assert (home / "feedback.db").exists()
     words = ["--port", "9000", "--host", "::1", "--allowed-hosts", "a.example", "--max-running", "3"]
     words += ["--max-waiting", "0"]
     other = listened("models=a=tiny", "--echo", "true", *words)
     assert (other["host"], other["port"], other["hosts"]) == ("::1", 9000, ("a.example",))
     assert (other["models"], other["max_running"], other["max_waiting"]) == (["a", "echo"], 3, 0)
+    assert listened("models=", "store=labels.db")["models"] == []
+    assert (home / "labels.db").exists()
+    assert listened("tiny", "store=")["pages"] is None
 
 
 def test_names(home, monkeypatch):
@@ -98,6 +113,7 @@ def test_names(home, monkeypatch):
 
 @pytest.mark.parametrize(("words", "code", "said"), [
     (["none"], ExitCode.MISSING_INPUT, "none"),
+    (["tiny", "store=no/folder/f.db"], ExitCode.MISSING_INPUT, "no/folder/f.db: its folder is not there"),
     (["tiny", "--port", "99999"], ExitCode.USAGE, "port"),
     (["tiny", "--api-key-variable", "NOT_SET_AT_ALL"], ExitCode.USAGE, "NOT_SET_AT_ALL"),
     (["tiny", "--host", "::"], ExitCode.USAGE, "there is no key"),

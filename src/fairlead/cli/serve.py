@@ -39,12 +39,12 @@ def serve(*words: Words) -> None:
         models["echo"] = Echo()
     server = Server(models, max_running=config.max_running, max_waiting=config.max_waiting)
 
-    site = None if store is None else _site(store, server, list(models), with_link=config.host in LOOPBACK)
+    site, told = (None, "") if store is None else _site(store, server, list(models), config)
 
     def ready(address: str) -> None:
-        print(f"{', '.join(models)} at {address}/v1 ({started.describe()}); Ctrl-C ends", flush=True)
-        if site is not None and store is not None:
-            print(f"chat and rank: {address}/{site.way_in}; what is said there is kept in {store.place}", flush=True)
+        named = f"{', '.join(models)} at " if models else "no model; "
+        print(f"{named}{address}/v1 ({started.describe()}); Ctrl-C ends", flush=True)
+        print(told.format(address=address), end="", flush=True)
 
     listen(
         server.app(site), host=config.host, port=config.port, keys=[key] if key else [], hosts=config.allowed_hosts,
@@ -52,15 +52,19 @@ def serve(*words: Words) -> None:
     )  # fmt: skip
 
 
-def _site(store: "Store", server: "Server", models: list[str], *, with_link: bool) -> "Site":
+def _site(store: "Store", server: "Server", models: list[str], config: ServeConfig) -> tuple["Site", str]:
+    """The pages, and what to say of them once there is an `address`."""
     from fairlead.feedback.accounts import first_admin
     from fairlead.web.accounts import Link
     from fairlead.web.site import Site
 
-    if made := first_admin(store):
-        user, password = made
-        print(f"the account {user.name} was made; its password, shown only now: {password}", flush=True)
-    return Site(store, server, models, link=Link() if with_link else None, refused=server.metrics.refuse)
+    link = Link() if config.host in LOOPBACK else None
+    told = f"  the account {made[0].name} was made; its password, shown only now: {made[1]}\n" if (
+        made := first_admin(store)
+    ) else ""  # fmt: skip
+    once = f"#/open/{link.token}, a link that opens once" if link else ""
+    told = f"  chat and rank: {{address}}/{once}\n{told}  what is said there is kept in {store.place}\n"
+    return Site(store, server, models, link=link, refused=server.metrics.refuse), told
 
 
 def _is_option(word: str) -> bool:

@@ -49,7 +49,16 @@ def run_demo(
     run = run_config(journey.model_copy(update={"notes": notes}), dry_run=dry_run)
     if not dry_run:
         _say(f"\nTalk to it:  fairlead chat {shlex.quote(str(run))}\nLook at it:  {run / 'report.html'}")
+        _say(
+            f"In the browser, beside what it was before, to chat and rank:  {shlex.join(['fairlead', *pages_of(run)])}"
+        )
     return run
+
+
+def pages_of(run: Path) -> list[str]:
+    """The words after `fairlead` that serve a run's models and keep what people say of them in its folder."""
+    before = [f"sft={stage}" for stage in sorted(run.glob("[0-9][0-9]-sft"))]
+    return ["serve", *before, f"{run.name}={run}", f"store={run / 'feedback.db'}"]
 
 
 def shipped_recipe(name: str) -> Path:

@@ -34,7 +34,6 @@ class Site:
         bundle: Bundle | None = None,
     ) -> None:
         self._entrance, self._bundle = Entrance(store, refused), bundle or Bundle()
-        self.way_in = f"#/open/{link.token}" if link else ""
         self.doors: list[Door] = [
             *Accounts(models, link).doors(), *Chats(talker).doors(), *Ranking(talker).doors()
         ]  # fmt: skip
