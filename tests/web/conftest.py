@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from fairlead.feedback.accounts import add_key, add_user, open_session, revoke_key
-from fairlead.feedback.store import open_store
 from fairlead.serve.app import Server
 from fairlead.serve.models import Echo
 from fairlead.web.accounts import Link
 from fairlead.web.entrance import COOKIE, csrf_of
 from fairlead.web.site import Site
+from feedback.conftest import address, new_address, people, postgres, quick_hashes, store  # noqa: F401 - fixtures
 from serve.conftest import running
 
 PASSWORD = "correct horse battery"  # noqa: S105
@@ -78,24 +78,22 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path):
-    """A site on SQLite."""
-    store = open_store(str(tmp_path / "feedback.db"), create=True)
+def place(store):  # noqa: F811
+    """A site on SQLite, and one on PostgreSQL where that is installed."""
     yield from site_over(store)
-    store.close()
 
 
-def site_over(store, **guards):
+def site_over(store, **guards):  # noqa: F811
     """A site over a store, running until the test is over."""
     users = {name: add_user(store, name, role, PASSWORD) for name, role in ROLES.items()}
     server, link = Server({"echo": Echo(), "slow": Echo(seconds_per_token=0.02)}), Link()
     site = Site(store, server, list(server.models), link=link, refused=server.metrics.refuse)
     found = running(server, pages=site, hosts=("127.0.0.1", "localhost"), **guards)
-    people = {name: Person(found.port, token=open_session(store, user)) for name, user in users.items()}
+    clients = {name: Person(found.port, token=open_session(store, user)) for name, user in users.items()}
     number, key = add_key(store, users["annotator"], "program", ("generate", "label"))
-    people["key"] = Person(found.port, key=key)
+    clients["key"] = Person(found.port, key=key)
     number, key = add_key(store, users["annotator"], "lost", ("generate", "label"))
     revoke_key(store, users["annotator"], number)
-    people |= {"revoked": Person(found.port, key=key), "nobody": Person(found.port)}
-    yield Place(store, found.port, found.address, link.token, server, people, users)
+    clients |= {"revoked": Person(found.port, key=key), "nobody": Person(found.port)}
+    yield Place(store, found.port, found.address, link.token, server, clients, users)
     found.end()

@@ -42,7 +42,7 @@ def cases(place, number):
     return asked[0]
 
 
-@pytest.mark.parametrize(("of_each", "at_least"), [(6, 200), pytest.param(400, 10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("of_each", "at_least"), [(3, 100), pytest.param(400, 10_000, marks=pytest.mark.slow)])
 def test_no_request_is_too_strange(place, of_each, at_least, monkeypatch):
     monkeypatch.setattr(Window, "full", lambda *_: False)
     made_things(place)

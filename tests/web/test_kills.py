@@ -17,7 +17,6 @@ from fairlead.feedback.accounts import add_key
 from fairlead.feedback.comparisons import Answer, add_comparison, answers_of_all
 from fairlead.feedback.schema import rankings
 from fairlead.records import Message
-from feedback.conftest import address, new_address, people, postgres, quick_hashes, store  # noqa: F401 - fixtures
 
 from .conftest import Person
 
@@ -61,9 +60,9 @@ def free_port():
         return one.getsockname()[1]
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.timeout(1500)
-def test_no_acknowledged_label_is_lost_or_doubled(address, store, people, kills):  # noqa: F811
+def test_no_acknowledged_label_is_lost_or_doubled(address, store, people, kills):
     answers = [Answer("m", "one", {}), Answer("m", "two", {})]
     comparison = add_comparison(store, people["admin"], [Message("user", "q")], answers, wanted=9)
     with store.read() as connection:

@@ -269,6 +269,8 @@ def test_a_ranking_that_does_not_fit_is_refused_and_leaves_nothing(place, body, 
 
 
 def test_a_busy_store_says_that_nothing_was_saved(place):
+    if place.store.engine.dialect.name != "sqlite":
+        pytest.skip("writers do not wait for each other here")
     one = place.people["annotator"]
     with place.store.write():
         status, said, headers = one.ask("POST", "/api/chats", {"title": "t"})
