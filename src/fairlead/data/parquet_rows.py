@@ -8,7 +8,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-BLOCK_ROWS, BLOCK_BYTES = 1024, 8_000_000  # a row group ends at either
+BLOCK_ROWS, BLOCK_BYTES = 1024, 2_000_000  # a row group ends at either
 
 _TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _TYPES = {
