@@ -5,6 +5,7 @@
 #   make demo TORCH_INDEX=URL   take torch from this extra index (the CPU one of PyTorch's install page saves 3 GB)
 #   make test, make check       the tests; linters, types, layers and generated docs
 #   make test-full, test-gpu    the slow ones too; those that need a CUDA device
+#   make pages                  the pages of `fairlead serve`, from frontend/; an install builds them too
 #   make fuzz                   every reader of files fed with broken ones for a minute each, or MINUTES=10
 #   make bench, make bench-full fairlead beside its peers, each in an environment of its own: 20 minutes, or all works
 
@@ -23,7 +24,7 @@ PIP_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 MPLBACKEND=Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-gpu check fetch docs fuzz bench bench-full clean lock resolve
+.PHONY: help setup demo test test-full test-gpu check fetch docs pages fuzz bench bench-full clean lock resolve
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +67,9 @@ check: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 
+pages: $(STAMP)
+	$(BIN)/python hatch_build.py
+
 # Guided by coverage: atheris lies in a folder of its own and is no dependency. READERS="csv xml" names some of them.
 fuzz: $(STAMP)
 	@test -d build/fuzz/atheris || $(BIN)/python -m pip install --quiet --no-deps --target build/fuzz atheris==3.0.0
@@ -100,5 +104,5 @@ resolve: $(STAMP)
 	$(BIN)/python scripts/resolve.py 3.11 3.12 3.13
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist frontend/node_modules src/fairlead/web/bundle .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests docs scripts -name __pycache__ -type d -prune -exec rm -rf {} +

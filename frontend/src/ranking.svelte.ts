@@ -6,6 +6,8 @@ import { orderOf, ranksOf, type Order } from "./order.ts";
 import { outbox } from "./outbox.svelte.ts";
 import { session } from "./session.svelte.ts";
 
+const LONGEST_SECONDS = 86_400; // that the server takes
+
 export class Ranking {
   task = $state<Task | null>(null);
   progress = $state<Progress | null>(null);
@@ -69,7 +71,7 @@ export class Ranking {
       ranks: outcome === "ranked" ? ranksOf(this.order) : {},
       grades: outcome === "ranked" ? $state.snapshot(this.grades) : {},
       reason: this.reason.trim(),
-      seconds: Math.round((performance.now() - this.since) / 1000),
+      seconds: Math.min(LONGEST_SECONDS, Math.round((performance.now() - this.since) / 1000)),
     });
     if (isSaved) keepDraft(this.place, "");
     this.isSaving = false;
