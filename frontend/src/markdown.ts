@@ -12,7 +12,7 @@ function maths(level: "block" | "inline"): TokenizerAndRendererExtension {
   return {
     name: `${level}Maths`,
     level,
-    start: (text) => text.match(/\$|\\[([]/)?.index,
+    start: (text) => (level === "block" ? /(?<=\n)(?:\$\$|\\\[)/ : /\$|\\[([]/).exec(text)?.index,
     tokenizer(text) {
       const found = pattern.exec(text);
       if (!found) return undefined;
