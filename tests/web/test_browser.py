@@ -218,7 +218,7 @@ def test_a_message_that_was_not_sent_stays_written(place, tab):
 
 def test_settings_and_a_system_prompt_reach_the_model(place, tab):
     page = log_in(tab(), place)
-    page.locator("summary", has_text="Settings").click()
+    page.get_by_role("button", name="Settings").click()
     page.get_by_label("Most tokens").fill("5")
     page.get_by_label("Temperature").fill("0.5")
     page.get_by_label("System prompt of new").fill("Be brief.")
@@ -544,7 +544,7 @@ def test_no_page_has_a_serious_fault_of_access(place, tab, scheme):
     log_in(page, place, "admin")
     ask(page, "one `two`\n\n```\nthree\n```\n\n| a | b |\n|--|--|\n| 1 | [2](https://a.test) |")
     said_by(page, "echo").get_by_role("button", name="Bad answer").click()
-    page.locator("summary", has_text="Settings").click()
+    page.get_by_role("button", name="Settings").click()
     page.locator("header summary").click()
     found["chat"] = faults(page)
     for route in ("rank", "results", "people", "account"):
