@@ -11,5 +11,5 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     target: ["chrome123", "firefox121", "safari17.5"],
   },
-  server: { proxy: { "/api": "http://127.0.0.1:8000" } },
+  server: { proxy: { "/api": { target: "http://127.0.0.1:8000", changeOrigin: false } } }, // the server compares Host with Origin
 });

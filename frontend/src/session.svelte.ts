@@ -20,6 +20,8 @@ class Session {
   );
   theme = $state<Theme>(remembered("theme", ["system", "light", "dark"]) ?? "system");
   words = $derived<Words>(LANGUAGES[this.language]);
+  /** How numbers and dates are written: as this browser's owner has it, where that is the language of the pages. */
+  locale = $derived(navigator.languages.find((one) => one.toLowerCase().startsWith(this.language)) ?? this.language);
 
   constructor() {
     addEventListener("hashchange", () => (this.route = routeNow()));
@@ -75,12 +77,12 @@ export function goTo(...route: (string | number)[]): void {
 
 /** A number in the person's language. */
 export function number(value: number, digits = 0): string {
-  return value.toLocaleString(session.language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  return value.toLocaleString(session.locale, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
 /** A moment in the person's language. */
 export function moment(milliseconds: number): string {
-  return new Date(milliseconds).toLocaleString(session.language, { dateStyle: "medium", timeStyle: "short" });
+  return new Date(milliseconds).toLocaleString(session.locale, { dateStyle: "medium", timeStyle: "short" });
 }
 
 function remembered<T extends string>(name: string, known: readonly T[]): T | undefined {

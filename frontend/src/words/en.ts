@@ -171,7 +171,7 @@ export const en = {
   pairsOfPeople: "Pairs of people",
   both: "Ranked by both",
   arena: "Arena",
-  arenaHint: "Bradley-Terry strength in nats, with its 95 % interval.",
+  arenaHint: "Bradley-Terry strength in nats, with its 95 % interval.",
   strength: "Strength",
   interval: "Interval",
   wins: "Won",
