@@ -4,8 +4,9 @@ import DOMPurify from "dompurify";
 import { Marked, type TokenizerAndRendererExtension } from "marked";
 import temml from "temml";
 
-const BLOCK_MATHS = /^(?:\$\$([\s\S]+?)\$\$|\\\[([\s\S]+?)\\\])/;
-const INLINE_MATHS = /^(?:\$\$([^$]+?)\$\$|\\\[([\s\S]+?)\\\]|\\\((.+?)\\\)|\$(?!\s)((?:\\.|[^$\\\n])+?)(?<!\s)\$(?!\d))/;
+// A formula has an end within reach, so that a text of opening signs alone is not searched to its end for each.
+const BLOCK_MATHS = /^(?:\$\$([^$]{1,4000}?)\$\$|\\\[([\s\S]{1,4000}?)\\\])/;
+const INLINE_MATHS = /^(?:\$\$([^$]{1,4000}?)\$\$|\\\[([\s\S]{1,4000}?)\\\]|\\\((.{1,4000}?)\\\)|\$(?!\s)((?:\\.|[^$\\\n]){1,4000}?)(?<!\s)\$(?!\d))/;
 
 function maths(level: "block" | "inline"): TokenizerAndRendererExtension {
   const pattern = level === "block" ? BLOCK_MATHS : INLINE_MATHS;
@@ -51,7 +52,7 @@ export function safeHtml(text: string): string {
   return purify.sanitize(withoutStyles(marked.parse(text, { async: false })), {
     ALLOWED_TAGS: [...PROSE.split(" "), ...MATHS.split(" ")],
     ALLOWED_ATTR: ATTRIBUTES.split(" "),
-    ALLOWED_URI_REGEXP: /^(?:https?:|mailto:|#)/i,
+    ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
   });

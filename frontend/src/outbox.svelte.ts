@@ -50,7 +50,7 @@ class Outbox {
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
         if (error.passing || error.code === "wrong_csrf") {
-          if (error.status === 401) session.leave();
+          session.told(error); // leads to the log-in, or finds what another tab's log-in changed
           await new Promise<void>((done) => {
             this.wake = done;
             setTimeout(done, wait);

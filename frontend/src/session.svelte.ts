@@ -55,6 +55,10 @@ class Session {
   told(error: unknown): string {
     if (!(error instanceof ApiError)) return String(error);
     if (error.status === 401 && this.me) this.leave();
+    if (error.code === "wrong_csrf") {
+      this.find().catch(() => {}); // another tab has logged in anew
+      return this.words.loggedInElsewhere;
+    }
     if (error.status === 0) return this.words.unreachable;
     if (error.status === 404) return this.words.notFound;
     if (error.status === 429 || error.status === 503) return this.words.busy;

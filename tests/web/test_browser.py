@@ -336,11 +336,14 @@ def test_answers_are_graded_and_dragged_into_order(place, tab):
     order.get_by_role("img", name="Answer 3").drag_to(order.locator(".gap").first)
     order.get_by_role("img", name="Answer 2").drag_to(order.get_by_role("img", name="Answer 1"))
     page.get_by_role("region", name="Answer 2").get_by_role("button", name="7").click()
-    page.get_by_role("button", name="Confirm").click()
+    order.get_by_role("listitem", name="Place 2: Answer 1, Answer 2").wait_for()
+    page.get_by_role("button", name="Take back").click()
+    page.get_by_role("button", name="Put answer 2 next").click()
+    page.keyboard.press("Enter")
     page.get_by_text("Nothing is left").wait_for()
     task = place.people["annotator"].get(f"/api/comparisons/{number}")["task"]
     ids = [str(one["id"]) for one in task["answers"]]
-    assert [task["verdict"]["ranks"][one] for one in ids] == [2, 2, 1]
+    assert [task["verdict"]["ranks"][one] for one in ids] == [2, 3, 1]
     assert task["verdict"]["grades"] == {ids[1]: 7}
 
 

@@ -29,6 +29,7 @@ export const en = {
   notFound: "Nothing is here, or it is not yours.",
   unreachable: "The server was not reached.",
   busy: "The server is busy. Try again in a moment.",
+  loggedInElsewhere: "You logged in again in another tab. Try once more.",
   loading: "Loading …",
   tryAgain: "Try again",
   cancel: "Cancel",

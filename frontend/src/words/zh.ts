@@ -31,6 +31,7 @@ export const zh: Words = {
   notFound: "内容不存在，或不属于您。",
   unreachable: "无法连接服务器。",
   busy: "服务器繁忙，请稍后再试。",
+  loggedInElsewhere: "您已在另一个标签页中重新登录，请再试一次。",
   loading: "加载中……",
   tryAgain: "重试",
   cancel: "取消",
