@@ -29,6 +29,12 @@ PAYLOAD = (
 )  # fmt: skip
 
 
+@pytest.fixture
+def address(tmp_path):
+    """SQLite alone: pages do not know the difference."""
+    return str(tmp_path / "feedback.db")
+
+
 @pytest.fixture(scope="module")
 def chromium():
     with sync_api.sync_playwright() as playwright:
