@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from fairlead.config.chat import ChatConfig
+from fairlead.config.compare import CompareConfig
 from fairlead.config.document import options_page
 from fairlead.config.grow import GrowConfig
 from fairlead.config.journey import JourneyConfig
@@ -30,6 +31,7 @@ VERBS = {
     "run": JourneyConfig,
     "data refine": RefineConfig,
     "data grow": GrowConfig,
+    "feedback compare": CompareConfig,
 }
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from fairlead.config.chat import ChatConfig
+from fairlead.config.compare import CompareConfig
 from fairlead.config.document import options
 from fairlead.config.grow import GrowConfig
 from fairlead.config.journey import JourneyConfig
@@ -29,6 +30,7 @@ VERBS = {
     "run": JourneyConfig,
     "data refine": RefineConfig,
     "data grow": GrowConfig,
+    "feedback compare": CompareConfig,
 }
 
 

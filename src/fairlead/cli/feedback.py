@@ -1,7 +1,23 @@
-"""`fairlead feedback export|backup|restore|invite`: what people said, as files; and who may say it."""
+"""`fairlead feedback compare|export|backup|restore|invite`: what people are to say, what they said, who may say it."""
 
 from pathlib import Path
 from typing import Literal
+
+from fairlead.cli.words import Words, config_from_words, required
+from fairlead.config.compare import CompareConfig
+
+
+def compare(*words: Words) -> None:
+    """Let models answer prompts, and put the answers into a store to be ranked."""
+    config = config_from_words("feedback compare", CompareConfig, words, positional="store")
+    required(config.store, "store", "name it: fairlead feedback compare labels.db --data FILE")
+    from fairlead.cli.preflight import check_compare
+
+    models = check_compare(config)
+    from fairlead.pipeline.compare import compare as add
+
+    found = add(config, models)
+    print(f"{found.added} comparisons are new in {config.store}, {found.before} were there")
 
 
 def export(store: str, folder: Path, /, *, parquet: bool = False) -> None:

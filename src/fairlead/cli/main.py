@@ -56,6 +56,7 @@ def build_app() -> App:
     data.command("fairlead.cli.grow:grow", name="grow", help="Make new prompts and rows.", help_flags=[])
     app.command(data)
     feedback = App(name="feedback", help="What people said: labels as rows to train on, copies, accounts.")
+    feedback.command("fairlead.cli.feedback:compare", name="compare", help="Put answers up for ranking.", help_flags=[])
     feedback.command("fairlead.cli.feedback:export", name="export", help="Write labels as rows to train on.")
     feedback.command("fairlead.cli.feedback:backup", name="backup", help="Copy a store while it is in use.")
     feedback.command("fairlead.cli.feedback:restore", name="restore", help="Fill a new store from a backup.")
@@ -107,8 +108,8 @@ def explain(problem: BaseException, words: Sequence[str]) -> ExitCode:
 
 def _help_of(words: Sequence[str]) -> str:
     """Where the words that a command takes are explained."""
-    verb = " ".join(words[: 2 if words[:1] == ["data"] else 1])
-    return f"`fairlead {verb} --help`" if verb.split(" ")[0] in (*VERBS, "data") else "`fairlead --help`"
+    verb = " ".join(words[: 2 if words[:1] in (["data"], ["feedback"]) else 1])
+    return f"`fairlead {verb} --help`" if verb.split(" ")[0] in (*VERBS, "data", "feedback") else "`fairlead --help`"
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from fairlead.artifacts.model_folder import check_model_folder, may_be_hub_id
 from fairlead.artifacts.stages import is_finished, is_run, is_taken, list_runs, policy_of, stage_folder
 from fairlead.config.chat import ChatConfig
 from fairlead.config.common import RowKind, RowsConfig
+from fairlead.config.compare import CompareConfig
 from fairlead.config.grow import GrowConfig
 from fairlead.config.journey import STAGES, JourneyConfig, models_of, rows_of
 from fairlead.config.refine import RefineConfig
@@ -27,6 +28,7 @@ from fairlead.data.sources import expand
 from fairlead.data.starter import STARTER_DATASETS, STARTER_MODELS, model_path, resolve_paths
 from fairlead.data.streams import on_disk
 from fairlead.errors import ExitCode, UserError
+from fairlead.feedback import PREFIX
 from fairlead.runtime.environment import cache_folder, is_first_rank, secret
 from fairlead.synthesize.judge import question_text
 
@@ -98,8 +100,30 @@ def check_chat(config: ChatConfig) -> None:
 
 def check_serve(config: ServeConfig) -> dict[str, str]:
     """As `check_stage`; the models by the names that clients give them."""
+    names = _named_models(config.models)
+    if config.echo and "echo" in names:
+        raise UserError("two models would have one name", where="models", got="echo", fix="write NAME=MODEL")
+    secret(config.api_key_variable)
+    return names
+
+
+def check_compare(config: CompareConfig) -> dict[str, str]:
+    """As `check_stage`; the models by the names that the store gives them."""
+    names = _named_models(config.models)
+    for name in config.reward_models:
+        require_kind(Path(name), ("reward",), wanted_for="reward")
+    if not config.data:
+        raise _no_rows("data", "fairlead feedback compare STORE --data FILE")
+    files = [name for name in config.data if not name.startswith(PREFIX)]
+    if files and _small(files, "prompts"):
+        read_prompts(resolve_paths(files, cache_folder(), "prompts"), **config.reading)
+    return names
+
+
+def _named_models(words: Sequence[str]) -> dict[str, str]:
+    """Policies by name: NAME=MODEL, or the last part of where a model lies."""
     names: dict[str, str] = {}
-    for word in config.models:
+    for word in words:
         name, sign, model = word.partition("=")
         if not sign or Path(word).exists():
             name, model = Path(word).name, word
@@ -110,9 +134,6 @@ def check_serve(config: ServeConfig) -> dict[str, str]:
                 want="a name for each", fix=f"write NAME={model}",
             )  # fmt: skip
         names[name] = model
-    if config.echo and "echo" in names:
-        raise UserError("two models would have one name", where="models", got="echo", fix="write NAME=MODEL")
-    secret(config.api_key_variable)
     return names
 
 

@@ -5,7 +5,7 @@ rankings of a comparison the latest counts.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -150,6 +150,16 @@ def comparison_from(store: Store, user: User, source: str) -> int | None:
     made = and_(comparisons.c.created_by == user.id, comparisons.c.source == source)
     with store.read() as connection:
         return connection.execute(select(comparisons.c.id).where(made).limit(1)).scalar()
+
+
+def compared_on(store: Store, models: Collection[str]) -> set[str]:
+    """The digests of the prompts on which exactly these models have been compared."""
+    found: dict[tuple[int, str], set[str]] = {}
+    query = select(comparisons.c.id, comparisons.c.prompt_sha256, answers.c.model).join(answers)
+    with store.read() as connection:
+        for row in connection.execute(query):
+            found.setdefault((row.id, row.prompt_sha256), set()).add(row.model)
+    return {prompt for (_, prompt), of_it in found.items() if of_it == set(models)}
 
 
 def add_ranking(store: Store, user: User, comparison: int, verdict: Verdict, *, key: str) -> int | None:
