@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def write_prompts(folder: Path, counts: dict[str, int]) -> None:
-    """Short starter prompts, each once: twice as many as are to be ranked, for those that get an answer twice."""
+    """Short starter prompts, each once; a tenth more than are to be ranked, for those that get an answer twice."""
     rows = read_prompts([dataset_path("alpaca_en_demo", cache_folder())], max_reject_rate=1.0).records
     short = list(dict.fromkeys(row.messages for row in rows if len(row.messages[-1].content) < LONGEST_PROMPT))
     for part, count in counts.items():
