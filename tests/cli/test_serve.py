@@ -74,8 +74,8 @@ def listened(monkeypatch):
     made = []
 
     class Recorded(Server):
-        def __init__(self, models, **options):
-            super().__init__(models, **options)
+        def __init__(self, models, scorers, **options):
+            super().__init__(models, scorers, **options)
             made.append((sorted(models), options))
 
     monkeypatch.setattr("fairlead.serve.app.Server", Recorded)

@@ -11,8 +11,8 @@ from fairlead.config.common import RuntimeConfig
 from fairlead.models.sources import resolve
 from fairlead.runtime.start import start
 from fairlead.serve.app import Server
-from fairlead.serve.engine import EngineModel
 from fairlead.serve.guards import Guards
+from fairlead.serve.load import LoadedModels
 from fairlead.serve.models import Echo
 from fairlead.serve.run import bound, server_of
 
@@ -37,9 +37,10 @@ def running(server, *, pages=None, **guards):
 @pytest.fixture(scope="session")
 def model(tiny):
     """A tiny random model on the engine."""
-    made = EngineModel(resolve(str(tiny("llama"))), start(RuntimeConfig(device="cpu", dtype="float32")), name="tiny")
-    yield made
-    made.close()
+    runtime = start(RuntimeConfig(device="cpu", dtype="float32"))
+    loaded = LoadedModels({"tiny": resolve(str(tiny("llama")))}, runtime)
+    yield loaded.policies["tiny"]
+    loaded.close()
 
 
 @pytest.fixture(scope="session")

@@ -127,7 +127,7 @@ def _named_models(words: Sequence[str]) -> dict[str, str]:
         name, sign, model = word.partition("=")
         if not sign or Path(word).exists():
             name, model = Path(word).name, word
-        check_model(model, ("policy",), "models")
+        check_model(model, ("policy", "reward"), "models")
         if name in names:
             raise UserError(
                 "two models would have one name", where="models", got=f"{names[name]} and {model}",

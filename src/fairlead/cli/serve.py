@@ -27,22 +27,22 @@ def serve(*words: Words) -> None:
     from fairlead.runtime.environment import secret
     from fairlead.runtime.start import start
     from fairlead.serve.app import Server
-    from fairlead.serve.engine import EngineModel
+    from fairlead.serve.load import LoadedModels
     from fairlead.serve.models import Echo, Model
     from fairlead.serve.run import serve as listen
 
     key = secret(config.api_key_variable)
     store = open_store(config.store, create=True) if config.store else None
     started = start(config.runtime)
-    models: dict[str, Model] = {name: EngineModel(resolve(path), started, name=name) for name, path in names.items()}
-    if config.echo:
-        models["echo"] = Echo()
-    server = Server(models, max_running=config.max_running, max_waiting=config.max_waiting)
+    loaded = LoadedModels({name: resolve(path) for name, path in names.items()}, started)
+    models: dict[str, Model] = {**loaded.policies, **({"echo": Echo()} if config.echo else {})}
+    server = Server(models, loaded.scorers, max_running=config.max_running, max_waiting=config.max_waiting)
 
     site, told = (None, "") if store is None else _site(store, server, list(models), config)
 
     def ready(address: str) -> None:
-        named = f"{', '.join(models)} at " if models else "no model; "
+        served = ", ".join([*models, *loaded.scorers])
+        named = f"{served} at " if served else "no model; "
         print(f"{named}{address}/v1 ({started.describe()}); Ctrl-C ends", flush=True)
         print(told.format(address=address), end="", flush=True)
 

@@ -12,7 +12,7 @@ class ServeConfig(Section):
     """Serve models to OpenAI's clients."""
 
     models: tuple[str, ...] = ("smollm2-135m-instruct",)
-    """Runs, stages, folders, hub ids or starter names, as NAME=MODEL where clients are to know one by another name."""
+    """Runs, stages, folders, hub ids or starter names, as NAME=MODEL for another name; reward models give scores."""
     host: str = "127.0.0.1"
     """Address to listen at; one that others can reach needs a key."""
     port: int = Field(default=8000, ge=0, le=65535)

@@ -25,14 +25,21 @@ class Policy:
 
 def load_policy(source: Source, runtime: Runtime) -> Policy:
     """The policy of a source. Raises UserError for what gives scores and no answers."""
+    roles = Roles()
+    policy = add_policy(roles, "policy", source, runtime)
+    ready(roles, ModelConfig(), runtime)
+    return policy
+
+
+def add_policy(roles: Roles, role: str, source: Source, runtime: Runtime) -> Policy:
+    """A policy beside others of one base; it answers once the roles are `ready`."""
     if source.kind != "policy":
         raise UserError(
             f"this is a {source.kind}, which gives scores and no answers", where=source.name, want="a policy",
             fix="take an sft, dpo, kto, ppo or grpo stage; `fairlead runs` lists them",
         )  # fmt: skip
     folder = source.base.folder
-    template, roles = ChatTemplate(tokenizer_in(folder)), Roles()
-    add_frozen(roles, "policy", source, "logprobs", runtime)
-    ready(roles, ModelConfig(), runtime)
-    engine = Engine(roles, "policy", template.end_token_ids, runtime, decode=template.decode)
+    template = ChatTemplate(tokenizer_in(folder))
+    add_frozen(roles, role, source, "logprobs", runtime)
+    engine = Engine(roles, role, template.end_token_ids, runtime, decode=template.decode)
     return Policy(template, engine, context_length(folder), roles.notes)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import safe_open
 
 from fairlead.artifacts.hashing import sha256_folder
 from fairlead.artifacts.manifest import Manifest, digest, verify
-from fairlead.artifacts.model_folder import check_model_folder
+from fairlead.artifacts.model_folder import ModelFolder, check_model_folder
 from fairlead.artifacts.stages import is_run, policy_of
 from fairlead.data.starter import STARTER_MODELS, starter
 from fairlead.errors import ExitCode, UserError
@@ -37,7 +38,10 @@ class BaseWeights:
 
 @dataclass(frozen=True)
 class Source:
-    """Base weights, and on top of them the adapter or head of a stage artifact, when the name is one."""
+    """Base weights, and on top of them the adapter or head of a stage artifact, when the name is one.
+
+    A plain folder of a sequence classifier has a head too.
+    """
 
     name: str
     base: BaseWeights
@@ -48,8 +52,10 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """What the artifact is; plain weights are a policy."""
-        return self.manifest.kind if self.manifest else "policy"
+        """What the artifact is; plain weights are a policy, or with a head a reward model."""
+        if self.manifest:
+            return self.manifest.kind
+        return "reward" if self.head else "policy"
 
     @property
     def digest(self) -> str:
@@ -75,14 +81,15 @@ def resolve(name: str, *, revision: str | None = None) -> Source:
                 fix="merge it into its base first, or pass the base",
             )  # fmt: skip
         place = str(path.absolute())
-        return Source(place, BaseWeights(place, path, sha256_folder(path)))
+        return Source(place, BaseWeights(place, path, sha256_folder(path)), head=_score_layer(facts))
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise UserError(
             "there is no such model", where=name,
             want=f"a folder, a hub id (owner/name) or {', '.join(STARTER_MODELS)}",
             fix="check the path, or leave --model away to use the starter model", exit_code=ExitCode.MISSING_INPUT,
         )  # fmt: skip
-    return Source(name, _hub(name, revision))
+    base = _hub(name, revision)
+    return Source(name, base, head=_score_layer(check_model_folder(base.folder)))
 
 
 def recorded(name: str, want: str, artifact: Path, *, revision: str | None = None) -> Source:
@@ -97,6 +104,26 @@ def recorded(name: str, want: str, artifact: Path, *, revision: str | None = Non
         if want in (found.digest, found.base.digest):
             return found
     return resolve(name, revision=revision)
+
+
+def _score_layer(folder: ModelFolder) -> Path | None:
+    """The file with the layer that gives a sequence classifier's one number; None for a language model."""
+    if not any(name.endswith("ForSequenceClassification") for name in folder.config.get("architectures") or ()):
+        return None
+    shapes = {}
+    for name in folder.weights:
+        with safe_open(folder.path / name, "np") as file:
+            found = [key for key in file.keys() if key.rpartition(".")[0].endswith("score")]  # noqa: SIM118 - not a dict
+            shapes |= {key: (folder.path / name, file.get_slice(key).get_shape()) for key in found}
+    match list(shapes.items()):
+        case [("score.weight", (path, [1, _]))]:
+            return path
+    raise UserError(
+        "this sequence classifier is no reward model", where=str(folder.path),
+        got=f"score layer {({key: shape for key, (_, shape) in shapes.items()}) or 'missing'}",
+        want="score.weight alone, of one row", fix="use a classifier with num_labels=1, or a causal language model",
+        exit_code=ExitCode.BAD_DATA,
+    )  # fmt: skip
 
 
 def _starter(name: str) -> BaseWeights:
@@ -115,7 +142,6 @@ def _hub(name: str, revision: str | None) -> BaseWeights:
             fix=f"check the path, or name a folder on disk, or a starter model: {', '.join(STARTER_MODELS)}",
             exit_code=ExitCode.MISSING_INPUT,
         ) from error  # fmt: skip
-    check_model_folder(folder)
     return BaseWeights(name, folder, sha256_folder(folder), revision=folder.name)
 
 

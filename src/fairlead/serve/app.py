@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -14,24 +15,29 @@ from starlette.routing import Route
 from fairlead.config.common import SamplingConfig
 from fairlead.errors import UserError
 from fairlead.records import Message
-from fairlead.serve.answers import Job, Piece, chat_logprobs, completion_logprobs, job_of, pieces
-from fairlead.serve.errors import HttpError, no_model
+from fairlead.serve.answers import Job, Piece, Usage, chat_logprobs, completion_logprobs, job_of, pieces
+from fairlead.serve.dialogues import dialogues_of, messages_of
+from fairlead.serve.errors import HttpError, no_model, not_a_policy, not_a_reward_model, too_long
 from fairlead.serve.gate import Clock, Gate, Metrics
 from fairlead.serve.http import Events, Handler, as_json, event, read_body, told
-from fairlead.serve.models import Ask, Model
+from fairlead.serve.models import Ask, Model, Scorer
 from fairlead.serve.openapi import document
 from fairlead.serve.pages import Pages
-from fairlead.serve.schema import ChatRequest, CompletionRequest
+from fairlead.serve.schema import ChatRequest, CompletionRequest, ScoreRequest
 
 LOG = logging.getLogger("fairlead.serve")
 HEALTH_SECONDS = 30.0
+T = TypeVar("T")
 
 
 class Server:
     """The models that are served, and the routes over them."""
 
-    def __init__(self, models: Mapping[str, Model], *, max_running: int = 64, max_waiting: int = 1024) -> None:
-        self.models = dict(models)
+    def __init__(
+        self, models: Mapping[str, Model], scorers: Mapping[str, Scorer] | None = None,
+        *, max_running: int = 64, max_waiting: int = 1024,
+    ) -> None:  # fmt: skip
+        self.models, self.scorers = dict(models), dict(scorers or {})
         self.gate = Gate(max_running, max_waiting)
         self.metrics = Metrics(self.gate)
         self._document: dict[str, Any] = {}
@@ -42,6 +48,7 @@ class Server:
         routes = [
             Route("/v1/chat/completions", self._told(self.chat), methods=["POST"]),
             Route("/v1/completions", self._told(self.complete), methods=["POST"]),
+            Route("/v1/score", self._told(self.score), methods=["POST"]),
             Route("/v1/models", self._told(self.list_models), methods=["GET"]),
             Route("/v1/models/{name:path}", self._told(self.one_model), methods=["GET"]),
             Route("/health", self._told(self.health), methods=["GET"]),
@@ -74,27 +81,38 @@ class Server:
         prompt = await self._encoded(model.encode_text, asked.prompt)
         return await self._answer(request, asked, job_of(asked, model, prompt))
 
+    async def score(self, request: Request) -> Response:
+        """POST /v1/score."""
+        asked = await read_body(request, ScoreRequest)
+        scorer = self._scorer(asked.model)
+        rows = await self._encoded(lambda dialogues: [scorer.encode(one) for one in dialogues], dialogues_of(asked))
+        for number, row in enumerate(rows):
+            if len(row) > scorer.context_tokens:
+                raise too_long(len(row), 0, scorer.context_tokens, f"messages[{number}]")
+        async with self.gate.entered():
+            scores = await _unless_gone(request, self._scores(scorer, rows))
+        data = [{"index": index, "object": "score", "score": score} for index, score in enumerate(scores)]
+        usage = Usage(sum(map(len, rows))).json()
+        return as_json({"object": "list", "model": asked.model, "data": data, "usage": usage})
+
     async def list_models(self, _: Request) -> Response:
         """GET /v1/models."""
-        return as_json({"object": "list", "data": [_model_object(name) for name in self.models]})
+        return as_json({"object": "list", "data": [self._model_object(name) for name in self._names]})
 
     async def one_model(self, request: Request) -> Response:
         """GET /v1/models/NAME."""
         name = request.path_params["name"]
-        self._model(name)
-        return as_json(_model_object(name))
+        if name not in self._names:
+            raise no_model(name)
+        return as_json(self._model_object(name))
 
     async def health(self, _: Request) -> Response:
-        """GET /health: well is who says a token, of every model."""
+        """GET /health: well is who says a token, or scores a word, of every model."""
         for model in self.models.values():
-            prompt = model.encode_text("Hello")
-            ask = Ask(prompt, SamplingConfig(max_new_tokens=1, temperature=0.0), seed=0)
-            try:
-                async with asyncio.timeout(HEALTH_SECONDS), aclosing(model.generate(ask)) as tokens:
-                    await anext(tokens)
-            except (TimeoutError, RuntimeError) as error:
-                LOG.exception("%s does not answer", model.name)
-                raise HttpError(503, f"{model.name} does not answer", "server_error", code="unhealthy") from error
+            await _well(model.name, _say(model))
+        for scorer in self.scorers.values():
+            row = scorer.encode([Message("user", "Hello"), Message("assistant", "Hello")])
+            await _well(scorer.name, scorer.score([row]))
         return as_json({"status": "ok"})
 
     async def figures(self, _: Request) -> Response:
@@ -107,17 +125,44 @@ class Server:
 
     # --- what they share
 
+    @property
+    def _names(self) -> list[str]:
+        return [*self.models, *self.scorers]
+
+    def _model_object(self, name: str) -> dict[str, Any]:
+        kind = "policy" if name in self.models else "reward"
+        return {"id": name, "object": "model", "created": 0, "owned_by": "fairlead", "kind": kind}
+
     def _model(self, name: str) -> Model:
+        if name in self.scorers:
+            raise not_a_policy(name)
         if name not in self.models:
             raise no_model(name)
         return self.models[name]
 
+    def _scorer(self, name: str) -> Scorer:
+        if name in self.models:
+            raise not_a_reward_model(name)
+        if name not in self.scorers:
+            raise no_model(name)
+        return self.scorers[name]
+
+    async def _scores(self, scorer: Scorer, rows: Sequence[tuple[int, ...]]) -> list[float]:
+        clock, reasons = Clock(self.metrics, scorer.name), list[str]()
+        try:
+            scores = await scorer.score(rows)
+            if not all(map(math.isfinite, scores)):
+                raise RuntimeError(f"{scorer.name} gave no finite score")
+            reasons.append("stop")
+            return scores
+        finally:
+            clock.end(sum(map(len, rows)), 0, reasons)
+
     async def _chat_job(self, asked: ChatRequest) -> Job:
         model = self._model(asked.model)
-        messages = [Message("system" if one.role == "developer" else one.role, one.text) for one in asked.messages]
-        return job_of(asked, model, await self._encoded(model.encode_chat, messages))
+        return job_of(asked, model, await self._encoded(model.encode_chat, messages_of(asked.messages)))
 
-    async def _encoded(self, encode: Callable[[Any], tuple[int, ...]], given: Any) -> tuple[int, ...]:
+    async def _encoded(self, encode: Callable[[Any], T], given: Any) -> T:
         """Off the loop: templates and tokenizers take their time on long texts."""
         try:
             return await asyncio.to_thread(encode, given)
@@ -232,8 +277,21 @@ class _Answer:
         }  # fmt: skip
 
 
-def _model_object(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "fairlead"}
+async def _well(name: str, work: Awaitable[object]) -> None:
+    """Raises HttpError (503) where the work fails or takes too long."""
+    try:
+        async with asyncio.timeout(HEALTH_SECONDS):
+            await work
+    except (TimeoutError, RuntimeError) as error:
+        LOG.exception("%s does not answer", name)
+        raise HttpError(503, f"{name} does not answer", "server_error", code="unhealthy") from error
+
+
+async def _say(model: Model) -> None:
+    """One token."""
+    ask = Ask(model.encode_text("Hello"), SamplingConfig(max_new_tokens=1, temperature=0.0), seed=0)
+    async with aclosing(model.generate(ask)) as tokens:
+        await anext(tokens)
 
 
 async def _nothing_here(request: Request, error: Any) -> Response:

@@ -1,17 +1,12 @@
-"""A model on the project's engine, answering many at once: one thread makes its turns, the loop hears of them."""
+"""A model on the project's engine, answering many at once: a thread makes its turns, the loop hears of them."""
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-import torch
-
-from fairlead.generate.policy import load_policy
+from fairlead.generate.policy import Policy
 from fairlead.generate.requests import Request, uniforms_of
-from fairlead.models.sources import Source
 from fairlead.records import Message
-from fairlead.runtime.start import Runtime
 from fairlead.serve.models import Ask, Drawn
 
 LONGEST = 1 << 20  # tokens, of a model without positions of its own
@@ -19,24 +14,20 @@ _END = None  # what a listener finds behind its last token
 
 
 class EngineModel:
-    """One policy of a stage, folder, hub id or starter name.
+    """One policy, whose `turn` a thread calls whenever `wake` asks for it (turns.py).
 
     `generate` may be called by any number of coroutines of one loop. Its requests share the engine's batch; closing the
     iterator cancels its request, which then takes no further turn.
     """
 
-    def __init__(self, source: Source, runtime: Runtime, *, name: str) -> None:
-        policy = load_policy(source, runtime)
+    def __init__(self, name: str, policy: Policy, wake: Callable[[], object]) -> None:
         self.name, self.notes = name, policy.notes
         self.context_tokens = policy.context_tokens or LONGEST
-        self._template, self._engine = policy.template, policy.engine
+        self._template, self._engine, self._wake = policy.template, policy.engine, wake
         self._ends = frozenset(policy.template.end_token_ids)
         self._arrived: deque[Request] = deque()
-        self._wake = threading.Event()
-        self._stopping = False
+        self._batch = self._engine.batch()
         self._tell: dict[int, Callable[[Drawn | BaseException | None], object]] = {}  # by the identity of a request
-        self._thread = threading.Thread(target=self._turns, name=f"engine of {name}", daemon=True)
-        self._thread.start()
 
     def encode_chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """By the model's own chat template; special tokens inside a message stay text."""
@@ -59,7 +50,7 @@ class EngineModel:
         request = Request(0, ask.prompt, ask.sampling, uniforms, limit, ask.penalties, ask.num_top, self._heard)
         self._tell[id(request)] = lambda drawn: loop.call_soon_threadsafe(queue.put_nowait, drawn)
         self._arrived.append(request)
-        self._wake.set()
+        self._wake()
         try:
             while (drawn := await queue.get()) is not _END:
                 if isinstance(drawn, BaseException):
@@ -68,10 +59,23 @@ class EngineModel:
         finally:
             request.cancelled = True
             del self._tell[id(request)]
-            self._wake.set()
+            self._wake()
+
+    def turn(self) -> bool:
+        """A token for every running request, in the engine's thread; whether there was one."""
+        while self._arrived:
+            self._batch.add(self._arrived.popleft())
+        if not self._batch.busy:
+            return False
+        try:
+            self._batch.turn()
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, and the next ones find a new batch
+            for tell in list(self._tell.values()):
+                tell(error)
+            self._batch = self._engine.batch()
+        return True
 
     def _heard(self, request: Request) -> None:
-        """In the engine's thread."""
         tell = self._tell.get(id(request))
         if tell is None:
             return  # nobody listens any more
@@ -79,26 +83,3 @@ class EngineModel:
         tell(Drawn(token, request.logprobs[-1], request.top[-1] if request.top else (), token in self._ends))
         if not request.running:
             tell(_END)
-
-    def close(self) -> None:
-        """End the thread after its turn."""
-        self._stopping = True
-        self._wake.set()
-        self._thread.join()
-
-    @torch.no_grad()
-    def _turns(self) -> None:
-        batch = self._engine.batch()
-        with self._engine.weights():
-            while not self._stopping:
-                if not batch.busy and not self._arrived:
-                    self._wake.wait()
-                    self._wake.clear()
-                while self._arrived:
-                    batch.add(self._arrived.popleft())
-                try:
-                    batch.turn()
-                except Exception as error:  # noqa: BLE001 - whoever waits is told, and the next ones find a new batch
-                    for tell in list(self._tell.values()):
-                        tell(error)
-                    batch = self._engine.batch()

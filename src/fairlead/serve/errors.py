@@ -57,6 +57,18 @@ def no_model(name: str) -> HttpError:
     return HttpError(404, f"the model {name[:200]!r} is not served here", param="model", code="model_not_found")
 
 
+def not_a_policy(name: str) -> HttpError:
+    """A reward model that is asked for an answer."""
+    what = f"{name!r} is a reward model, which gives scores and no answers: POST /v1/score"
+    return HttpError(400, what, param="model", code="wrong_model")
+
+
+def not_a_reward_model(name: str) -> HttpError:
+    """A policy that is asked for scores."""
+    what = f"{name!r} is a policy, which answers and gives no scores: POST /v1/chat/completions"
+    return HttpError(400, what, param="model", code="wrong_model")
+
+
 def busy(seconds: int) -> HttpError:
     """More requests wait than may."""
     return HttpError(

@@ -54,6 +54,21 @@ class Model(Protocol):
         ...
 
 
+class Scorer(Protocol):
+    """A reward model."""
+
+    name: str
+    context_tokens: int
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """The tokens of a dialogue that ends with an answer."""
+        ...
+
+    async def score(self, rows: Sequence[tuple[int, ...]]) -> list[float]:
+        """One number for each row of tokens, higher is better."""
+        ...
+
+
 @dataclass
 class Echo:
     """Says the last words of the prompt again, a byte a token: for tests of the server alone."""

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from fairlead import __version__
-from fairlead.serve.schema import ChatRequest, CompletionRequest
+from fairlead.serve.schema import ChatRequest, CompletionRequest, ScoreRequest
 
 _ERRORS = {
     "400": "a field that is unknown or out of its range", "401": "no key, or a wrong one", "404": "no such model",
@@ -16,8 +16,8 @@ _ERRORS = {
 
 def document(paths: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
     """OpenAPI 3.1 of the models' routes, and of others whose paths and schemas are given."""
-    (chat, complete), components = msgspec.json.schema_components(
-        (ChatRequest, CompletionRequest), ref_template="#/components/schemas/{name}"
+    (chat, complete, score), components = msgspec.json.schema_components(
+        (ChatRequest, CompletionRequest, ScoreRequest), ref_template="#/components/schemas/{name}"
     )
     found = {"200": {"description": "found"}}
     return {
@@ -26,6 +26,7 @@ def document(paths: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, 
         "paths": {
             "/v1/chat/completions": {"post": _post("Answer a dialogue.", chat)},
             "/v1/completions": {"post": _post("Go on with a text.", complete)},
+            "/v1/score": {"post": _post("Score dialogues by a reward model.", score)},
             "/v1/models": {"get": {"summary": "The models that are served.", "responses": found}},
             "/v1/models/{name}": {
                 "get": {
@@ -34,7 +35,7 @@ def document(paths: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, 
                     "responses": found | {"404": {"description": "no such model"}},
                 }
             },
-            "/health": {"get": {"summary": "Whether every model says a token.", "responses": found}},
+            "/health": {"get": {"summary": "Whether every model says a token, or scores a word.", "responses": found}},
             "/metrics": {"get": {"summary": "Prometheus' figures.", "responses": found}},
             "/openapi.json": {"get": {"summary": "This document.", "responses": found}},
             **paths,

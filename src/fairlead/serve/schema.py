@@ -14,6 +14,7 @@ Stop = Annotated[str, Meta(min_length=1, max_length=200)]
 Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
 MAX_MESSAGES = 2048
 MAX_CHOICES = 16
+MAX_SCORED = 64  # dialogues in one request
 
 
 class TextPart(Struct, forbid_unknown_fields=True, frozen=True):
@@ -95,3 +96,13 @@ class CompletionRequest(_Sampled, forbid_unknown_fields=True, frozen=True, kw_on
     prompt: Content
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
     echo: bool | None = None
+
+
+class ScoreRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """POST /v1/score: one dialogue, or a list of them."""
+
+    model: Name
+    messages: Annotated[
+        list[ChatMessage | Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]],
+        Meta(min_length=1, max_length=MAX_MESSAGES),
+    ]
