@@ -99,6 +99,7 @@ def test_logprobs(client, stream):
     assert len(found) == BYTES
     assert [len(one.top_logprobs) for one in found] == [3] * BYTES
     assert found[0].logprob == pytest.approx(-0.1)
+    assert bytes(byte for one in found for byte in one.bytes) == TEXT.encode()
 
 
 def test_messages_of_parts_and_of_a_developer(client):
@@ -126,7 +127,46 @@ def test_completions(client):
     assert ends == ["onceonce"] * 2
 
 
+def test_several_prompts(client):
+    """Choices of the first prompt stand before those of the second."""
+    ask = {"model": "echo", "prompt": ["one", "zwei"], "n": 2, "max_tokens": 3, "echo": True}
+    answer = client.completions.create(**ask)
+    expected = ["oneone", "oneone", "zweizwe", "zweizwe"]
+    assert [(one.index, one.text) for one in answer.choices] == list(enumerate(expected))
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (7, 12)
+    said = [""] * 4
+    for event in client.completions.create(**ask, stream=True):
+        for choice in event.choices:
+            said[choice.index] += choice.text
+    assert said == expected
+
+
+def test_as_many_choices_as_may_be(client):
+    answer = client.completions.create(model="echo", prompt=["a"] * 8, n=2)
+    assert [one.index for one in answer.choices] == list(range(16))
+    for options, param in (({"prompt": ["a"] * 6, "n": 3}, "n"), ({"prompt": ["a"] * 17}, "prompt"),
+                           ({"prompt": []}, "prompt"), ({"prompt": ["a", ""]}, "prompt")):  # fmt: skip
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.completions.create(model="echo", **options)
+        assert caught.value.param == param
+
+
 # --- the engine
+
+
+def test_each_of_several_prompts_is_answered_as_alone(client):
+    options = {"model": "tiny", "seed": 3, "n": 2, "max_tokens": 12}
+    together = client.completions.create(prompt=["the fox", "你好"], **options)
+    alone = [client.completions.create(prompt=prompt, **options) for prompt in ("the fox", "你好")]
+    assert [one.text for one in together.choices] == [one.text for answer in alone for one in answer.choices]
+
+
+def test_bytes_of_tokens_that_are_a_part_of_a_character(client):
+    """Each token of a drawn text that ends within characters, joined, is what the tokenizer says of all of them."""
+    found = chat(client, "tiny", logprobs=True, max_tokens=60, temperature=1.6, seed=2).choices[0].logprobs.content
+    parts = [bytes(one.bytes) for one in found]
+    assert any("\ufffd" in part.decode(errors="replace") for part in parts)
+    assert all(part.decode(errors="replace") == one.token for part, one in zip(parts, found, strict=True))
 
 
 def test_greedy_answers_are_equal_whoever_else_asks(client):

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from fairlead.data.template_engine import refused, renderer_of
+from fairlead.data.token_bytes import TokenBytes
 from fairlead.errors import UserError
 from fairlead.records import Message
 
@@ -73,6 +74,7 @@ class ChatTemplate:
         longest_first: list[str] = sorted(self._added, key=len, reverse=True)
         self._control = re.compile("|".join(re.escape(content) for content in longest_first) or "(?!)")
         self.source, self._render_text = renderer_of(tokenizer)
+        self._bytes = TokenBytes(tokenizer)
         self._lead = self._lead_of_a_piece()
         self._generation_tail = ""  # what the template writes after a prompt's last message
         self._end_text = ""  # what it writes to end an assistant turn
@@ -127,6 +129,10 @@ class ChatTemplate:
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """The text of token ids, with or without special tokens."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=not special)
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of one token inside a text, which may be a part of a character; none of a special one."""
+        return self._bytes.of(token)
 
     @property
     def special_token_ids(self) -> tuple[int, ...]:

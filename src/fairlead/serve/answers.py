@@ -13,7 +13,7 @@ from fairlead.generate.requests import Penalties
 from fairlead.generate.text import TextStream
 from fairlead.serve.errors import HttpError, too_long
 from fairlead.serve.models import Ask, Drawn, Model
-from fairlead.serve.schema import ChatRequest, CompletionRequest
+from fairlead.serve.schema import MAX_CHOICES, ChatRequest, CompletionRequest
 
 
 @dataclass
@@ -52,33 +52,44 @@ class Job:
     created: int = field(default_factory=lambda: int(time.time()))
 
 
-def job_of(request: ChatRequest | CompletionRequest, model: Model, prompt: tuple[int, ...]) -> Job:
-    """What to draw. Raises HttpError where prompt and answer leave the model's context."""
-    room = model.context_tokens - len(prompt)
+def job_of(request: ChatRequest | CompletionRequest, model: Model, prompts: Sequence[tuple[int, ...]]) -> Job:
+    """What to draw: `n` choices for each prompt, those of the first before those of the second.
+
+    Raises HttpError where a prompt and its answer leave the model's context, and for more choices than there may be.
+    """
+    num_choices = request.n or 1
+    if num_choices * len(prompts) > MAX_CHOICES:
+        what = f"{len(prompts)} prompts with n={num_choices} are more than {MAX_CHOICES} choices"
+        raise HttpError(400, what, param="n", code="invalid_value")
     wanted = request.max_tokens
     if isinstance(request, ChatRequest):
         wanted = request.max_completion_tokens or wanted
         num_top = max(request.top_logprobs or 0, 1) if request.logprobs else 0
     else:
         wanted, num_top = wanted or 16, max(request.logprobs or 0, 1) if request.logprobs is not None else 0
-    if room < 1 or (wanted or 1) > room:
-        param = "messages" if isinstance(request, ChatRequest) else "prompt"
-        raise too_long(len(prompt), wanted or 1, model.context_tokens, param)
-    if not prompt:
-        raise HttpError(400, "the prompt has no tokens", param="prompt", code="invalid_value")
-    sampling = SamplingConfig(
-        max_new_tokens=wanted or room, temperature=_or(request.temperature, 1.0), top_p=_or(request.top_p, 1.0),
-        top_k=_or(request.top_k, 0), min_p=_or(request.min_p, 0.0),
-        repetition_penalty=_or(request.repetition_penalty, 1.0),
-    )  # fmt: skip
+    for prompt in prompts:
+        _check_room(prompt, wanted or 1, model, "messages" if isinstance(request, ChatRequest) else "prompt")
     penalties = Penalties(
         _or(request.presence_penalty, 0.0), _or(request.frequency_penalty, 0.0), _or(request.no_repeat_ngram_size, 0)
     )
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-    choices = range(request.n or 1)
-    asks = [Ask(prompt, sampling, (seed + choice) % 2**63, num_top, penalties) for choice in choices]
+    asks = []
+    for prompt in prompts:
+        sampling = SamplingConfig(
+            max_new_tokens=wanted or model.context_tokens - len(prompt), temperature=_or(request.temperature, 1.0),
+            top_p=_or(request.top_p, 1.0), top_k=_or(request.top_k, 0), min_p=_or(request.min_p, 0.0),
+            repetition_penalty=_or(request.repetition_penalty, 1.0),
+        )  # fmt: skip
+        asks += [Ask(prompt, sampling, (seed + choice) % 2**63, num_top, penalties) for choice in range(num_choices)]
     kind = "chatcmpl" if isinstance(request, ChatRequest) else "cmpl"
-    return Job(model, asks, request.stops, Usage(len(prompt)), f"{kind}-{secrets.token_hex(12)}")
+    return Job(model, asks, request.stops, Usage(sum(map(len, prompts))), f"{kind}-{secrets.token_hex(12)}")
+
+
+def _check_room(prompt: tuple[int, ...], num_new: int, model: Model, param: str) -> None:
+    if len(prompt) + num_new > model.context_tokens:
+        raise too_long(len(prompt), num_new, model.context_tokens, param)
+    if not prompt:
+        raise HttpError(400, "the prompt has no tokens", param=param, code="invalid_value")
 
 
 def _or(given: Any, otherwise: Any) -> Any:
@@ -133,8 +144,7 @@ def chat_logprobs(model: Model, tokens: Sequence[Drawn], num_top: int) -> dict[s
     """Of a chat's tokens: text, bytes and nats of each, and of the likeliest in its place."""
 
     def entry(token: int, logprob: float) -> dict[str, Any]:
-        text = model.decode([token])
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        return {"token": model.decode([token]), "logprob": logprob, "bytes": list(model.token_bytes(token))}
 
     content = [
         entry(one.token, one.logprob) | {"top_logprobs": [entry(*best) for best in one.top[:num_top]]}

@@ -78,8 +78,8 @@ class Server:
         """POST /v1/completions."""
         asked = await read_body(request, CompletionRequest)
         model = self._model(asked.model)
-        prompt = await self._encoded(model.encode_text, asked.prompt)
-        return await self._answer(request, asked, job_of(asked, model, prompt))
+        prompts = await self._encoded(lambda texts: list(map(model.encode_text, texts)), asked.prompts)
+        return await self._answer(request, asked, job_of(asked, model, prompts))
 
     async def score(self, request: Request) -> Response:
         """POST /v1/score."""
@@ -160,7 +160,7 @@ class Server:
 
     async def _chat_job(self, asked: ChatRequest) -> Job:
         model = self._model(asked.model)
-        return job_of(asked, model, await self._encoded(model.encode_chat, messages_of(asked.messages)))
+        return job_of(asked, model, [await self._encoded(model.encode_chat, messages_of(asked.messages))])
 
     async def _encoded(self, encode: Callable[[Any], T], given: Any) -> T:
         """Off the loop: templates and tokenizers take their time on long texts."""
@@ -200,8 +200,8 @@ class _Answer:
             tokens[piece.choice] += piece.tokens
             reasons[piece.choice] = piece.finish or reasons[piece.choice]
         choices = [
-            {"index": i, "finish_reason": reasons[i], "logprobs": self._logprobs(tokens[i], len(self._echoed))}
-            | self._said(texts[i])
+            {"index": i, "finish_reason": reasons[i], "logprobs": self._logprobs(tokens[i], len(self._echoed(i)))}
+            | self._said(i, texts[i])
             for i in range(len(texts))
         ]
         return self._object(choices) | {"usage": self._job.usage.json()}
@@ -215,7 +215,10 @@ class _Answer:
                 for choice in range(len(self._job.asks)):
                     opening = {"index": choice, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
                     yield event(self._object([opening], chunk=True) | usage)
-            for choice, text in enumerate([self._echoed] * len(offsets) if self._echoed else ()):
+            for choice in range(len(offsets)):
+                text = self._echoed(choice)
+                if not text:
+                    continue
                 opening = {"index": choice, "text": text, "finish_reason": None, "logprobs": None}
                 yield event(self._object([opening], chunk=True) | usage)
                 offsets[choice] = len(text)
@@ -249,15 +252,16 @@ class _Answer:
         logprobs = self._logprobs(piece.tokens, offset) if piece.tokens else None
         return {"index": piece.choice, "finish_reason": piece.finish, "logprobs": logprobs} | said
 
-    def _said(self, text: str) -> dict[str, Any]:
+    def _said(self, choice: int, text: str) -> dict[str, Any]:
         if self._is_chat:
             return {"message": {"role": "assistant", "content": text, "refusal": None}}
-        return {"text": self._echoed + text}
+        return {"text": self._echoed(choice) + text}
 
-    @property
-    def _echoed(self) -> str:
+    def _echoed(self, choice: int) -> str:
         """The prompt, where a completion is to begin with it."""
-        return self._asked.prompt if isinstance(self._asked, CompletionRequest) and self._asked.echo else ""
+        if not isinstance(self._asked, CompletionRequest) or not self._asked.echo:
+            return ""
+        return self._asked.prompts[choice // (self._asked.n or 1)]
 
     def _logprobs(self, tokens: Sequence, offset: int = 0) -> dict[str, Any] | None:
         asked = self._asked

@@ -41,6 +41,10 @@ class EngineModel:
         """Without special tokens."""
         return self._template.decode(tokens)
 
+    def token_bytes(self, token: int) -> bytes:
+        """By the tokenizer's vocabulary."""
+        return self._template.token_bytes(token)
+
     async def generate(self, ask: Ask) -> AsyncGenerator[Drawn]:
         """The response's tokens, as soon as each turn is over."""
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[Drawn | BaseException | None]()

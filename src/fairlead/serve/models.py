@@ -49,6 +49,10 @@ class Model(Protocol):
         """The text of tokens, without special ones."""
         ...
 
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of one token, which may be a part of a character; none of a special one."""
+        ...
+
     def generate(self, ask: Ask) -> AsyncGenerator[Drawn]:
         """The tokens of the response as they are drawn; closing the iterator ends the work for it."""
         ...
@@ -91,6 +95,10 @@ class Echo:
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of these bytes; a character that is not whole is U+FFFD."""
         return bytes(token for token in tokens if token < self.END).decode(errors="replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        """The byte itself."""
+        return bytes([token]) if token < self.END else b""
 
     async def generate(self, ask: Ask) -> AsyncGenerator[Drawn]:
         """The prompt's bytes, one after the other."""

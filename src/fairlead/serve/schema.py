@@ -93,9 +93,14 @@ class ChatRequest(_Sampled, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 class CompletionRequest(_Sampled, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """POST /v1/completions."""
 
-    prompt: Content
+    prompt: Content | Annotated[list[Content], Meta(min_length=1, max_length=MAX_CHOICES)]
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
     echo: bool | None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        """All prompts, one or more."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
 class ScoreRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
