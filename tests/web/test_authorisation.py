@@ -19,6 +19,7 @@ READERS = {"viewer", "admin"}
 MAY = {
     ("POST", "/v1/chat/completions"): EVERYBODY,
     ("POST", "/v1/completions"): EVERYBODY,
+    ("POST", "/v1/score"): EVERYBODY,
     ("GET", "/v1/models"): EVERYBODY,
     ("GET", "/v1/models/{name}"): EVERYBODY,
     ("GET", "/health"): EVERYBODY,
@@ -67,6 +68,7 @@ def body(method, path, things):
     bodies = {
         "/v1/chat/completions": {"model": "echo", "messages": said},
         "/v1/completions": {"model": "echo", "prompt": "hi"},
+        "/v1/score": {"model": "echo", "messages": [[*said, {"role": "assistant", "content": "ho"}]]},
         "/api/login": {"name": "annotator", "password": PASSWORD},
         "/api/open": {"token": "none"},
         "/api/logout": {},
@@ -130,6 +132,8 @@ def test_every_route_is_open_to_whom_it_should_be_and_to_nobody_else(place, thin
             assert (status, code) == wanted, told
         elif is_anothers(method, path, who):
             assert (status, code) == (404, "not_found"), told
+        elif path == "/v1/score":
+            assert status == 400, told  # an echo judges nothing
         elif path == "/api/open":
             assert (status, code) in {(401, "link_used"), (429, "locked_out")}, told
         elif path == "/api/password":
