@@ -49,13 +49,22 @@ purify.addHook("afterSanitizeAttributes", (node) => {
 
 /** Safe HTML of Markdown; its own HTML is shown as text, images become links. */
 export function safeHtml(text: string): string {
-  return purify.sanitize(withoutStyles(marked.parse(text, { async: false })), {
+  return purify.sanitize(withoutStyles(parsed(text)), {
     ALLOWED_TAGS: [...PROSE.split(" "), ...MATHS.split(" ")],
     ALLOWED_ATTR: ATTRIBUTES.split(" "),
     ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
   });
+}
+
+/** What nests too deeply for the browser's stack is shown as it was written. */
+function parsed(text: string): string {
+  try {
+    return marked.parse(text, { async: false });
+  } catch {
+    return `<p>${escaped(text)}</p>`;
+  }
 }
 
 /** Temml's style attributes: the page's policy would refuse each with a complaint. All other HTML was escaped. */

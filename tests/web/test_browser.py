@@ -7,10 +7,11 @@ import pytest
 
 from fairlead.feedback.accounts import add_user
 from fairlead.feedback.comparisons import Answer, add_comparison
+from fairlead.feedback.store import open_store
 from fairlead.records import Message
 from fairlead.web.entrance import COOKIE
 
-from .conftest import PASSWORD
+from .conftest import PASSWORD, site_over
 
 sync_api = pytest.importorskip("playwright.sync_api")
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,14 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A site on SQLite alone: a browser sees no difference."""
+    store = open_store(str(tmp_path / "feedback.db"), create=True)
+    yield from site_over(store)
+    store.close()
 
 
 @pytest.fixture
@@ -540,6 +549,13 @@ def test_maths_and_code_are_shown(place, tab):
     assert "costs $5 or $6" in answer.inner_text()
     assert answer.locator("pre").inner_text().strip() == "print(1 < 2)"
     assert answer.locator("p code").inner_text() == "$not$"
+
+
+def test_what_nests_too_deeply_is_shown_as_it_was_written(place, tab):
+    compared(place, "formula $" + "{" * 3900 + "$", "> " * 9000 + "quoted")
+    page = log_in(tab(), place, hash_="#/rank")
+    page.get_by_text("formula ${{").wait_for()
+    page.get_by_text("quoted").wait_for()
 
 
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed: make pages")
