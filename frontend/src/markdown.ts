@@ -38,7 +38,7 @@ const marked = new Marked({
 const PROSE = "a b blockquote br code del em h1 h2 h3 h4 h5 h6 hr i li ol p pre s strong sub sup table tbody td th thead tr ul";
 const MATHS = "math menclose merror mfrac mi mmultiscripts mn mo mover mpadded mphantom mprescripts mroot mrow ms mspace msqrt mstyle msub msubsup msup mtable mtd mtext mtr munder munderover none";
 const ATTRIBUTES =
-  "href rel target start align class display mathvariant stretchy fence separator lspace rspace width height depth linethickness accent accentunder columnalign rowspacing columnspacing scriptlevel displaystyle largeop movablelimits minsize maxsize symmetric notation";
+  "start align class display mathvariant stretchy fence separator lspace rspace width height depth linethickness accent accentunder columnalign rowspacing columnspacing scriptlevel displaystyle largeop movablelimits minsize maxsize symmetric notation";
 
 const purify = DOMPurify(window);
 purify.addHook("afterSanitizeAttributes", (node) => {
@@ -51,7 +51,8 @@ purify.addHook("afterSanitizeAttributes", (node) => {
 export function safeHtml(text: string): string {
   return purify.sanitize(withoutStyles(parsed(text)), {
     ALLOWED_TAGS: [...PROSE.split(" "), ...MATHS.split(" ")],
-    ALLOWED_ATTR: ATTRIBUTES.split(" "),
+    ALLOWED_ATTR: ["href", "rel", "target", ...ATTRIBUTES.split(" ")],
+    ADD_URI_SAFE_ATTR: ATTRIBUTES.split(" "),
     ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,

@@ -23,6 +23,7 @@ pytestmark = [
         not (ROOT / "src/fairlead/web/bundle/index.html").exists(), reason="the pages are not built: make pages"
     ),
 ]
+SHOWN = {"rank": "Answer 2", "results": "Agreement", "people": "Audit log", "account": "Change password"}
 PAYLOAD = (
     "<img src=x onerror=alert(1)><script>alert(2)</script><svg onload=alert(3)>"
     "[a](javascript:alert(4)) ![b](https://elsewhere.test/i.png) $\\href{javascript:alert(5)}{x}$ "
@@ -345,6 +346,7 @@ def test_four_answers_are_ranked_by_keys_alone(place, tab):
 def test_answers_are_graded_and_dragged_into_order(place, tab):
     number = compared(place, "one", "two", "three")
     page = log_in(tab(), place, hash_="#/rank")
+    page.get_by_text("Put these 3 answers in order").wait_for()
     for key in ("1", "2", "3"):
         page.keyboard.press(key)
     order = page.get_by_role("list", name="Order")
@@ -490,9 +492,9 @@ def test_a_phone_scrolls_no_page_sideways(place, tab):
     page = log_in(tab(viewport={"width": 360, "height": 640}), place, "admin")
     ask(page, "`" + "code" * 100 + "`\n\n```\n" + "long " * 60 + "\n```")
     said_by(page, "echo").get_by_role("button", name="Copy").first.wait_for()
-    for route in ("chat", "rank", "results", "people", "account"):
+    for route, heading in SHOWN.items():
         page.goto(f"/#/{route}")
-        page.wait_for_load_state("networkidle")
+        page.get_by_role("heading", name=heading).wait_for()
         wide = page.evaluate(
             "[document.documentElement, document.querySelector('main')].map(e => e.scrollWidth - e.clientWidth)"
         )
@@ -545,6 +547,7 @@ def test_maths_and_code_are_shown(place, tab):
     answer = said_by(page, "echo")
     answer.get_by_role("button", name="Copy").first.wait_for()
     assert answer.locator("math").count() == 3
+    assert answer.locator("math[display=block]").count() == 2
     assert answer.locator("mfrac").count() == 1
     assert "costs $5 or $6" in answer.inner_text()
     assert answer.locator("pre").inner_text().strip() == "print(1 < 2)"
@@ -572,14 +575,15 @@ def test_no_page_has_a_serious_fault_of_access(place, tab, scheme):
     page.get_by_role("button", name="Settings").click()
     page.locator("header summary").click()
     found["chat"] = faults(page)
-    for route in ("rank", "results", "people", "account"):
+    for route, heading in SHOWN.items():
         page.goto(f"/#/{route}")
-        page.wait_for_load_state("networkidle")
+        page.get_by_role("heading", name=heading).wait_for()
         if route == "rank":
             page.keyboard.press("2")
             page.get_by_text("Compare models").click()
         found[route] = faults(page)
     page.goto("/#/rank")
+    page.get_by_role("heading", name="Answer 2").wait_for()
     page.keyboard.press("?")
     found["keys"] = faults(page)
     assert found == {route: [] for route in found}
