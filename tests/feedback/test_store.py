@@ -1,6 +1,7 @@
 """The store opens, refuses, migrates, waits its turn, and keeps what it has acknowledged."""
 
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text
 
 from fairlead.errors import ExitCode, UserError
 from fairlead.feedback import store as store_module
@@ -82,6 +83,69 @@ def test_writers_take_turns(store, people):
         thread.join()
     with store.read() as connection:
         assert connection.execute(select(func.count()).select_from(users)).scalar() == 34
+
+
+STEP = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "0002", "0001"
+
+
+def upgrade():
+    with op.batch_alter_table("users") as table:
+        table.add_column(sa.Column("nickname", sa.String(64), nullable=False, server_default="none"))
+    op.execute("UPDATE users SET nickname = name || '!'")
+    {then}
+"""
+
+
+@pytest.fixture
+def with_step(tmp_path, monkeypatch):
+    """Makes this version one that has one more step."""
+
+    def stepped(then="pass"):
+        folder = tmp_path / "migrations"
+        shutil.copytree(Path(store_module.__file__).parent / "migrations", folder, dirs_exist_ok=True)
+        (folder / "versions" / "0002_next.py").write_text(STEP.format(then=then))
+        monkeypatch.setattr(store_module, "MIGRATIONS", str(folder))
+
+    return stepped
+
+
+def everything(store):
+    with store.read() as connection:
+        return {table.name: connection.execute(select(table)).all() for table in METADATA.sorted_tables}
+
+
+def test_a_store_with_data_is_brought_to_a_later_version(address, store, people, with_step, monkeypatch):
+    before = everything(store)
+    store.close()
+    with_step()
+    for _ in range(2):
+        later = open_store(address)
+        assert everything(later) == before
+        with later.read() as connection:
+            names = connection.execute(text("SELECT nickname FROM users ORDER BY id")).scalars().all()
+        later.close()
+        assert names == ["admin!", "ann!", "bob!", "vera!"]
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="later version"):
+        open_store(address)
+
+
+def test_a_step_that_fails_leaves_the_store_as_it_was(address, store, people, with_step, monkeypatch):
+    before = everything(store)
+    store.close()
+    with_step("raise RuntimeError('half-way')")
+    with pytest.raises(RuntimeError, match="half-way"):
+        open_store(address)
+    monkeypatch.undo()
+    again = open_store(address)
+    assert everything(again) == before
+    with again.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    again.close()
 
 
 LEAVES = """

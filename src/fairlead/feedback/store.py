@@ -24,6 +24,7 @@ from fairlead.errors import ExitCode, UserError
 from fairlead.feedback import PREFIX, journal
 
 BUSY_SECONDS = 5
+MIGRATIONS = "fairlead.feedback:migrations"
 _WRITES = "fairlead_writes"
 _MAGIC = b"SQLite format 3\0"
 
@@ -183,7 +184,7 @@ def _not_an_address(where: str) -> UserError:
 def _migrate(store: Store) -> None:
     """Bring the tables to this version, in one transaction; two that start at once take turns."""
     config = Config()
-    config.set_main_option("script_location", "fairlead.feedback:migrations")
+    config.set_main_option("script_location", MIGRATIONS)
     newest = ScriptDirectory.from_config(config)
     known = {step.revision for step in newest.walk_revisions()}
     try:
