@@ -111,9 +111,11 @@ def server(folder: Path, part: str) -> Iterator[str]:
     command = [sys.executable, "-m", "fairlead", "serve", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        found = (re.search(r"http://([\d.]+:\d+)", line) for line in process.stdout)
-        yield next(match[1] for match in found if match)
-        process.terminate()
+        try:
+            found = (re.search(r"http://([\d.]+:\d+)", line) for line in process.stdout)
+            yield next(match[1] for match in found if match)
+        finally:
+            process.terminate()
 
 
 def rank(address: str, name: str, password: str) -> dict[str, int]:
@@ -124,7 +126,7 @@ def rank(address: str, name: str, password: str) -> dict[str, int]:
         ranks = {str(one["id"]): 1 if prefers(one["content"]) else 2 for one in task["answers"]}
         verdict = {"outcome": "ranked", "ranks": ranks, "grades": {}, "reason": "", "seconds": 1}
         number = task["comparison"]
-        client.ask("POST", f"/api/comparisons/{number}/rankings", verdict | {"key": f"ranking {number}"})
+        client.ask("POST", f"/api/comparisons/{number}/rankings", verdict | {"key": f"ranking-{number}"})
     return client.ask("GET", "/api/progress")
 
 
