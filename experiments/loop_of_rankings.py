@@ -3,9 +3,9 @@
     python experiments/loop_of_rankings.py FOLDER --rankings 200 --held-out 100
 
 Prompts are starter rows, answers the starter model's. A scripted annotator ranks them through the pages' interface of a
-real server: answers with a colon, which announce what follows, before those without. A length rule must not explain
-that. Then a reward model has to find the preference in held-out rankings, made the same way with other prompts, and DPO
-has to move the model that way on those prompts. What is there already is not made again.
+real server: answers that begin with an article, as whole sentences often do, before the others. A length rule must not
+explain that. Then a reward model has to find the preference in held-out rankings, made the same way with other prompts,
+and DPO has to move the model that way on those prompts. What is there already is not made again.
 """
 
 import argparse
@@ -20,12 +20,16 @@ from itertools import permutations
 from pathlib import Path
 
 import numpy as np
+from sqlalchemy import select
 
 from fairlead.algos.intervals import bootstrap_mean
 from fairlead.data.load import read_prompts
 from fairlead.data.starter import dataset_path
+from fairlead.feedback.accounts import all_users
 from fairlead.feedback.comparisons import answers_of_all
+from fairlead.feedback.schema import comparisons
 from fairlead.feedback.store import open_store
+from fairlead.models.loading import load_tokenizer
 from fairlead.runtime.environment import cache_folder
 
 MODEL, ANSWERS, TOKENS, LONGEST_PROMPT = "smollm2-135m-instruct", 4, 64, 300
@@ -35,41 +39,41 @@ COOKIE = "fairlead_session"
 
 def prefers(text: str) -> bool:
     """What the annotator likes."""
-    return ":" in text
+    return re.match(r"(The|A|An)\b", text.strip()) is not None
 
 
 def main() -> None:
     """Walk the loop and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--rankings", type=int, default=200)
     parser.add_argument("--held-out", type=int, default=100)
-    parser.add_argument("--dpo-epochs", type=int, default=1)
     given = parser.parse_args()
     folder = given.folder
     folder.mkdir(parents=True, exist_ok=True)
     counts = {"train": given.rankings, "held_out": given.held_out}
     write_prompts(folder, counts)
     for part, count in counts.items():
-        compare(folder, part, given.model, part, count)
+        compare(folder, part, MODEL, part, count)
         with server(folder, part) as address:
             done = rank(address, *invited(folder, part))
         print(f"{part}: {done['mine']} rankings over HTTP, {done['finished']} of {done['total']} comparisons finished")
         tell_labels(part, answers_in(folder / f"{part}.db"))
-    model, run = ("--model", given.model), folder / "run"
+    run = folder / "run"
     labels = ("--data", f"feedback:{folder / 'train.db'}", "--data.held-out", f"feedback:{folder / 'held_out.db'}")
     if not (run / "01-reward" / "manifest.json").exists():
-        fairlead("reward", *model, *labels, "--num-epochs", 3, "--batch.rows", 8, "--output", run)
+        fairlead("reward", *labels, "--num-epochs", 4, "--batch.rows", 8, "--optim.lr", "5e-4", "--output", run)
     tell_reward(run / "01-reward")
     if not (run / "02-dpo" / "manifest.json").exists():
-        fairlead("dpo", *model, *labels, "--num-epochs", given.dpo_epochs, "--optim.lr", "1e-4", "--output", run)
+        fairlead("dpo", *labels, "--num-epochs", 1, "--batch.rows", 8, "--optim.lr", "2e-4", "--output", run)
     compare(folder, "after", f"after={run / '02-dpo'}", "held_out", given.held_out)
     tell_change(answers_in(folder / "held_out.db"), answers_in(folder / "after.db"))
 
 
 def write_prompts(folder: Path, counts: dict[str, int]) -> None:
     """Short starter prompts, each once; a tenth more than are to be ranked, for those that get an answer twice."""
+    if all((folder / f"{part}.jsonl").exists() for part in counts):
+        return
     rows = read_prompts([dataset_path("alpaca_en_demo", cache_folder())], max_reject_rate=1.0).records
     short = list(dict.fromkeys(row.messages for row in rows if len(row.messages[-1].content) < LONGEST_PROMPT))
     for part, count in counts.items():
@@ -96,8 +100,7 @@ def compare(folder: Path, store: str, model: str, prompts: str, count: int) -> N
 def invited(folder: Path, part: str) -> tuple[str, str]:
     """Name and one-time password of a new annotator."""
     store = open_store(str(folder / f"{part}.db"))
-    with store.read() as connection:
-        number = connection.exec_driver_sql("SELECT count(*) FROM users").scalar()
+    number = len(all_users(store))
     store.close()
     name = f"annotator{number}"
     said = fairlead("feedback", "invite", folder / f"{part}.db", name)
@@ -156,13 +159,11 @@ class Client:
 
 
 def answers_in(store: Path) -> dict[str, list[str]]:
-    """By prompt what was answered."""
+    """What was answered, by the prompt's digest."""
     opened = open_store(str(store))
     with opened.read() as connection:
-        prompts = {
-            number: json.dumps(prompt) if not isinstance(prompt, str) else prompt
-            for number, prompt in connection.exec_driver_sql("SELECT id, prompt FROM comparisons")
-        }
+        rows = connection.execute(select(comparisons.c.id, comparisons.c.prompt_sha256))
+        prompts = {row.id: row.prompt_sha256 for row in rows}
         given = answers_of_all(connection)
     opened.close()
     return {prompts[number]: [row["content"] for row in rows] for number, rows in given.items()}
@@ -177,7 +178,12 @@ def tell_labels(part: str, answers: dict[str, list[str]]) -> None:
         if prefers(better) and not prefers(worse)
     ]
     decided = sum(0 < sum(map(prefers, texts)) < len(texts) for texts in answers.values())
-    for unit, size in (("characters", len), ("words", lambda text: len(text.split()))):
+    tokens = load_tokenizer(MODEL)
+    units = {
+        "characters": len, "words": lambda text: len(text.split()),
+        "tokens": lambda text: len(tokens(text, add_special_tokens=False)["input_ids"]),
+    }  # fmt: skip
+    for unit, size in units.items():
         lengths = [(size(better), size(worse)) for better, worse in pairs]
         print(
             f"{part}: {len(pairs)} pairs of {decided} decided rankings; by the number of {unit}: the longer wins "
@@ -199,8 +205,11 @@ def best_length_rule(pairs: Sequence[tuple[int, int]]) -> float:
 
 def tell_reward(stage: Path) -> None:
     """How often the reward model puts the better one of a held-out pair first."""
-    measured = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
-    print("reward model, held-out pairs:", {k: v for k, v in measured[-1].items() if k.startswith("held_out")})
+    for one in json.loads((stage / "evaluation.json").read_text())["preferences"]:
+        print(
+            f"reward model, {one['name']}: right on {one['accuracy']:.1%} of {one['num_pairs']} held-out pairs "
+            f"({one['low']:.1%} to {one['high']:.1%})"
+        )
 
 
 def tell_change(before: dict[str, list[str]], after: dict[str, list[str]]) -> None:
