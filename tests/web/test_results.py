@@ -141,7 +141,7 @@ def order(ranks, i, j):
     return 1 if ranks[i] < ranks[j] else -1 if ranks[i] > ranks[j] else 0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_tables_are_those_of_loops(store, seed):
     people = People(store, "ann", "bob", "cid", "dan")
     counted = drawn(people, seed)
@@ -181,7 +181,7 @@ def test_the_tables_are_those_of_loops(store, seed):
         assert (pair.items * 2, pair.kappa) == (len(one), pytest.approx(oracle.kappa(one, other)))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_arena_counts_what_loops_count(store, seed):
     people = People(store, "ann", "bob")
     counted = drawn(people, seed)
