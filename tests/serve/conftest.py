@@ -31,7 +31,7 @@ def running(server, *, pages=None, **guards):
         web.should_exit = True
         thread.join()
 
-    return SimpleNamespace(address=f"http://127.0.0.1:{port}", port=port, end=end, server=server)
+    return SimpleNamespace(address=f"http://127.0.0.1:{port}", port=port, end=end, server=server, web=web)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serve.test_client import wait_until
+from serve.test_client import wait_until
 
 CLIENTS = Path(__file__).parent / "clients"
 CACHE = Path(__file__).parents[2] / "build" / "npm-client"

@@ -10,7 +10,7 @@ from fairlead.models.sources import resolve
 from fairlead.runtime.start import start
 from fairlead.serve.app import Server
 from fairlead.serve.load import LoadedModels
-from tests.serve.conftest import running
+from serve.conftest import running
 from tiny_stages import TinyWorld
 
 ASKED = [{"temperature": 0}, {"seed": 4}, {"seed": 5, "temperature": 1.3}]

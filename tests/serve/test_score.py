@@ -24,7 +24,7 @@ from fairlead.runtime.start import start
 from fairlead.serve.app import Server
 from fairlead.serve.load import LoadedModels
 from fairlead.serve.models import Echo
-from tests.serve.conftest import running
+from serve.conftest import running
 from tiny import tiny_model
 from tiny_stages import TinyWorld
 

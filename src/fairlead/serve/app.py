@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -19,7 +19,7 @@ from fairlead.serve.answers import Job, Piece, Usage, chat_logprobs, completion_
 from fairlead.serve.dialogues import dialogues_of, messages_of
 from fairlead.serve.errors import HttpError, no_model, not_a_policy, not_a_reward_model, too_long
 from fairlead.serve.gate import Clock, Gate, Metrics
-from fairlead.serve.http import Events, Handler, as_json, event, read_body, told
+from fairlead.serve.http import Events, Handler, as_json, event, read_body, told, unless_gone
 from fairlead.serve.models import Ask, Model, Scorer
 from fairlead.serve.openapi import document
 from fairlead.serve.pages import Pages
@@ -90,7 +90,7 @@ class Server:
             if len(row) > scorer.context_tokens:
                 raise too_long(len(row), 0, scorer.context_tokens, f"messages[{number}]")
         async with self.gate.entered():
-            scores = await _unless_gone(request, self._scores(scorer, rows))
+            scores = await unless_gone(request.receive, self._scores(scorer, rows))
         data = [{"index": index, "object": "score", "score": score} for index, score in enumerate(scores)]
         usage = Usage(sum(map(len, rows))).json()
         return as_json({"object": "list", "model": asked.model, "data": data, "usage": usage})
@@ -176,7 +176,7 @@ class Server:
         if asked.stream:
             return Events(answer.events(), held)
         async with held:
-            return as_json(await _unless_gone(request, answer.whole()))
+            return as_json(await unless_gone(request.receive, answer.whole()))
 
     def _told(self, route: Handler) -> Handler:
         return told(route, self.metrics.refuse)
@@ -301,23 +301,3 @@ async def _say(model: Model) -> None:
 async def _nothing_here(request: Request, error: Any) -> Response:
     said = HttpError(error.status_code, f"{request.method} {request.url.path[:200]} is nothing here", code="not_found")
     return Response(said.body(), error.status_code, error.headers, "application/json")
-
-
-async def _unless_gone(request: Request, work: Any) -> Any:
-    """The result, or ClientDisconnect as soon as nobody waits for it."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        for one in (task, gone):
-            one.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -82,7 +82,8 @@ class Guards:
         async def timed_send(message: Message) -> None:
             nonlocal started
             started = started or message["type"] == "http.response.start"
-            await asyncio.wait_for(send(message), IDLE_SECONDS)  # a client that does not read is let go
+            async with asyncio.timeout(IDLE_SECONDS):  # a client that does not read is let go
+                await send(message)
 
         try:
             await self._app(scope, _counted(receive), timed_send)

@@ -1,8 +1,9 @@
 """What every route shares: bodies that are read against a schema, JSON answers, streams, and failures as errors."""
 
+import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -49,13 +50,38 @@ class Events(StreamingResponse):
         super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
         self._events, self._held = events, held
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
+        """Send them.
+
+        Starlette's own way waits for a moment at which nothing is ready to be sent, which may not come.
+        """
         async with self._held:
             try:
-                await super().__call__(scope, receive, send)
+                await unless_gone(receive, self.stream_response(send))
+            except ClientDisconnect:
+                pass
             finally:
                 await self._events.aclose()
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result, or ClientDisconnect as soon as nobody waits for it."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def told(route: Handler, refused: Callable[[int], object]) -> Handler:
