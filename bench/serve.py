@@ -1,7 +1,7 @@
 """`fairlead serve` under load, and the same load on other servers of the same model.
 
     OMP_NUM_THREADS=2 python bench/serve.py echo               # the server alone: writes DATE-serve-echo.json
-    OMP_NUM_THREADS=2 python bench/serve.py model              # 64 streams of 32 tokens: writes DATE-serve.json
+    OMP_NUM_THREADS=2 python bench/serve.py model --clients 64 # streams of 32 tokens: writes DATE-serve.json
     python bench/compare.py --install transformers-serve       # a peer's environment
 
 `echo`: 1,000 streams at once; memory after 1,000 and 10,000 requests; 1,000 clients that go in mid-stream; honest
@@ -135,7 +135,7 @@ def echo() -> dict[str, Any]:
     return {"work": "serve-echo", "streams": said, "disconnects": gone, "slow_headers": slow, "rss_kib": memory}
 
 
-def model(alternations: int) -> dict[str, Any]:
+def model(alternations: int, clients: int) -> dict[str, Any]:
     """A real model on every server that is there."""
     made = [
         fairlead(MODEL), transformers_serve(name="transformers serve"),
@@ -145,7 +145,7 @@ def model(alternations: int) -> dict[str, Any]:
     rounds: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
     for number in range(alternations + 1):
         for side in sides if number % 2 == 0 else reversed(sides):
-            rounds[side.name].append(round_of(side, 4 if number == 0 else CLIENTS))
+            rounds[side.name].append(round_of(side, 4 if number == 0 else clients))
             print(number, side.name, json.dumps(rounds[side.name][-1]), flush=True)
     for side in sides:
         side.stop()
@@ -155,7 +155,7 @@ def model(alternations: int) -> dict[str, Any]:
                for key in ("rate", "first_median", "first_p95")}
         for name, measured in counted.items() if name != "fairlead"
     }  # fmt: skip
-    return {"work": "serve", "clients": CLIENTS, "new_tokens": NEW_TOKENS, "rounds": counted, "ratios": ratios}
+    return {"work": "serve", "clients": clients, "new_tokens": NEW_TOKENS, "rounds": counted, "ratios": ratios}
 
 
 def round_of(side: Side, clients: int) -> dict[str, Any]:
@@ -187,10 +187,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", choices=("echo", "model"))
     parser.add_argument("--alternations", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--output", type=Path, default=BENCH / "results")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
-    result = echo() if arguments.work == "echo" else model(arguments.alternations)
+    result = echo() if arguments.work == "echo" else model(arguments.alternations, arguments.clients)
     result |= {"load_before": load, "environment": environment()}
     path = arguments.output / f"{result['environment']['date']}-{result['work']}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
