@@ -26,8 +26,7 @@ class ServeConfig(Section):
     max_waiting: int = Field(default=1024, ge=0)
     """Requests that may wait for their turn; more are told to come back (429)."""
     store: str = "feedback.db"
-    """Where chats, labels and accounts are kept: a file of SQLite, made where it is not there, or
-    postgresql://USER@HOST/DATABASE; empty for neither them nor the pages."""
+    """File of SQLite for chats, labels and accounts, or postgresql://USER@HOST/DATABASE; empty for no pages either."""
     echo: bool = False
     """Serve the model `echo` too, which says the prompt again: for tests of clients."""
     runtime: RuntimeConfig = RuntimeConfig()
