@@ -3,9 +3,9 @@
     python experiments/loop_of_rankings.py FOLDER --rankings 200 --held-out 100
 
 Prompts are starter rows, answers the starter model's. A scripted annotator ranks them through the pages' interface of a
-real server: answers that begin with an article, as whole sentences often do, before the others. A length rule must not
-explain that. Then a reward model has to find the preference in held-out rankings, made the same way with other prompts,
-and DPO has to move the model that way on those prompts. What is there already is not made again.
+real server: the larger the share of articles among an answer's words, the better. No rule about lengths must explain
+that. Then a reward model has to find the preference in held-out rankings, made the same way with other prompts, and DPO
+has to move the model that way on those prompts. What is there already is not made again.
 """
 
 import argparse
@@ -33,13 +33,15 @@ from fairlead.models.loading import load_tokenizer
 from fairlead.runtime.environment import cache_folder
 
 MODEL, ANSWERS, TOKENS, LONGEST_PROMPT = "smollm2-135m-instruct", 4, 64, 300
+DPO_ROWS = 60  # rankings, of 6 pairs each: all of them would take an hour
 PASSWORD = "a password of the experiment"  # noqa: S105
 COOKIE = "fairlead_session"
 
 
-def prefers(text: str) -> bool:
-    """What the annotator likes."""
-    return re.match(r"(The|A|An)\b", text.strip()) is not None
+def liking(text: str) -> float:
+    """How much the annotator likes an answer: the share of articles among its words."""
+    words = re.findall(r"[a-z']+", text.lower())
+    return sum(word in ("the", "a", "an") for word in words) / max(1, len(words))
 
 
 def main() -> None:
@@ -62,10 +64,11 @@ def main() -> None:
     run = folder / "run"
     labels = ("--data", f"feedback:{folder / 'train.db'}", "--data.held-out", f"feedback:{folder / 'held_out.db'}")
     if not (run / "01-reward" / "manifest.json").exists():
-        fairlead("reward", *labels, "--num-epochs", 4, "--batch.rows", 8, "--optim.lr", "5e-4", "--output", run)
+        fairlead("reward", *labels, "--num-epochs", 2, "--batch.rows", 8, "--optim.lr", "3e-4", "--output", run)
     tell_reward(run / "01-reward")
     if not (run / "02-dpo" / "manifest.json").exists():
-        fairlead("dpo", *labels, "--num-epochs", 1, "--batch.rows", 8, "--optim.lr", "2e-4", "--output", run)
+        sizes = ("--data.max-rows", DPO_ROWS, "--num-epochs", 1, "--batch.rows", 8)
+        fairlead("dpo", *labels, *sizes, "--optim.lr", "2e-4", "--output", run)
     compare(folder, "after", f"after={run / '02-dpo'}", "held_out", given.held_out)
     tell_change(answers_in(folder / "held_out.db"), answers_in(folder / "after.db"))
 
@@ -126,7 +129,8 @@ def rank(address: str, name: str, password: str) -> dict[str, int]:
     client = Client(address)
     client.log_in(name, password)
     while task := client.ask("GET", "/api/tasks/next")["task"]:
-        ranks = {str(one["id"]): 1 if prefers(one["content"]) else 2 for one in task["answers"]}
+        likings = {str(one["id"]): liking(one["content"]) for one in task["answers"]}
+        ranks = {name: 1 + sum(other > mine for other in likings.values()) for name, mine in likings.items()}
         verdict = {"outcome": "ranked", "ranks": ranks, "grades": {}, "reason": "", "seconds": 1}
         number = task["comparison"]
         client.ask("POST", f"/api/comparisons/{number}/rankings", verdict | {"key": f"ranking-{number}"})
@@ -175,9 +179,9 @@ def tell_labels(part: str, answers: dict[str, list[str]]) -> None:
         (better, worse)
         for texts in answers.values()
         for better, worse in permutations(texts, 2)
-        if prefers(better) and not prefers(worse)
+        if liking(better) > liking(worse)
     ]
-    decided = sum(0 < sum(map(prefers, texts)) < len(texts) for texts in answers.values())
+    decided = sum(len(set(map(liking, texts))) > 1 for texts in answers.values())
     tokens = load_tokenizer(MODEL)
     units = {
         "characters": len, "words": lambda text: len(text.split()),
@@ -213,22 +217,25 @@ def tell_reward(stage: Path) -> None:
 
 
 def tell_change(before: dict[str, list[str]], after: dict[str, list[str]]) -> None:
-    """The share of answers that the annotator likes, on the same prompts with the same seeds."""
+    """How much the annotator likes the answers, on the same prompts with the same seeds."""
     shared = sorted(before.keys() & after.keys())
     shares = {
-        name: np.array([np.mean(list(map(prefers, texts[prompt]))) for prompt in shared])
+        name: np.array([np.mean(list(map(liking, texts[prompt]))) for prompt in shared])
         for name, texts in (("before", before), ("after", after))
     }
     for name, share in shares.items():
         low, high = bootstrap_mean(share, seed=0)
-        print(f"{name}: {share.mean():.1%} of the answers to {len(shared)} prompts are liked ({low:.1%} to {high:.1%})")
+        print(f"{name}: {share.mean():.2%} of the words are articles ({low:.2%} to {high:.2%}), {len(shared)} prompts")
     gain = shares["after"] - shares["before"]
     low, high = bootstrap_mean(gain, seed=0)
     words = {
         name: np.mean([len(text.split()) for prompt in shared for text in texts[prompt]])
         for name, texts in (("before", before), ("after", after))
     }
-    print(f"difference {gain.mean():+.1%} ({low:+.1%} to {high:+.1%}, bootstrap over prompts)")
+    print(
+        f"difference {gain.mean():+.2%} ({low:+.2%} to {high:+.2%}, bootstrap over prompts); "
+        f"more for {np.mean(gain > 0):.0%} of the prompts, fewer for {np.mean(gain < 0):.0%}"
+    )
     print(f"words per answer: {words['before']:.1f} before, {words['after']:.1f} after")
 
 
