@@ -3,9 +3,9 @@
     python experiments/loop_of_rankings.py FOLDER --rankings 200 --held-out 100
 
 Prompts are starter rows, answers the starter model's. A scripted annotator ranks them through the pages' interface of a
-real server: the larger the share of articles among an answer's words, the better. No rule about lengths must explain
-that. Then a reward model has to find the preference in held-out rankings, made the same way with other prompts, and DPO
-has to move the model that way on those prompts. What is there already is not made again.
+real server: the larger the share of short words in an answer, the better; what is close is a tie. No rule about lengths
+of answers must explain that. Then a reward model has to find the preference in held-out rankings, made the same way with
+other prompts, and DPO has to move the model that way on those prompts. What is there already is not made again.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +33,25 @@ from fairlead.models.loading import load_tokenizer
 from fairlead.runtime.environment import cache_folder
 
 MODEL, ANSWERS, TOKENS, LONGEST_PROMPT = "smollm2-135m-instruct", 4, 64, 300
-DPO_ROWS = 60  # rankings, of 6 pairs each: all of them would take an hour
+DPO_ROWS = 60  # rankings: all of them would take an hour
+CLOSE = 0.06
 PASSWORD = "a password of the experiment"  # noqa: S105
 COOKIE = "fairlead_session"
 
 
 def liking(text: str) -> float:
-    """How much the annotator likes an answer: the share of articles among its words."""
-    words = re.findall(r"[a-z']+", text.lower())
-    return sum(word in ("the", "a", "an") for word in words) / max(1, len(words))
+    """How much the annotator likes an answer: the share of its words that have at most three letters."""
+    words = re.findall(r"[A-Za-z']+", text)
+    return sum(len(word) <= 3 for word in words) / max(1, len(words))
+
+
+def ranks_of(likings: Sequence[float]) -> list[int]:
+    """1 is best; neighbours in the order that are less than CLOSE apart are tied."""
+    order = sorted(range(len(likings)), key=lambda place: -likings[place])
+    ranks = [1] * len(likings)
+    for better, worse in pairwise(order):
+        ranks[worse] = ranks[better] + (likings[better] - likings[worse] > CLOSE)
+    return ranks
 
 
 def main() -> None:
@@ -64,7 +74,7 @@ def main() -> None:
     run = folder / "run"
     labels = ("--data", f"feedback:{folder / 'train.db'}", "--data.held-out", f"feedback:{folder / 'held_out.db'}")
     if not (run / "01-reward" / "manifest.json").exists():
-        fairlead("reward", *labels, "--num-epochs", 2, "--batch.rows", 8, "--optim.lr", "3e-4", "--output", run)
+        fairlead("reward", *labels, "--num-epochs", 4, "--batch.rows", 8, "--optim.lr", "5e-4", "--output", run)
     tell_reward(run / "01-reward")
     if not (run / "02-dpo" / "manifest.json").exists():
         sizes = ("--data.max-rows", DPO_ROWS, "--num-epochs", 1, "--batch.rows", 8)
@@ -129,8 +139,8 @@ def rank(address: str, name: str, password: str) -> dict[str, int]:
     client = Client(address)
     client.log_in(name, password)
     while task := client.ask("GET", "/api/tasks/next")["task"]:
-        likings = {str(one["id"]): liking(one["content"]) for one in task["answers"]}
-        ranks = {name: 1 + sum(other > mine for other in likings.values()) for name, mine in likings.items()}
+        order = ranks_of([liking(one["content"]) for one in task["answers"]])
+        ranks = {str(one["id"]): rank for one, rank in zip(task["answers"], order, strict=True)}
         verdict = {"outcome": "ranked", "ranks": ranks, "grades": {}, "reason": "", "seconds": 1}
         number = task["comparison"]
         client.ask("POST", f"/api/comparisons/{number}/rankings", verdict | {"key": f"ranking-{number}"})
@@ -175,13 +185,11 @@ def answers_in(store: Path) -> dict[str, list[str]]:
 
 def tell_labels(part: str, answers: dict[str, list[str]]) -> None:
     """How many pairs have an order, and how well the best rule that looks at the length alone finds it."""
+    ranked = [list(zip(ranks_of(list(map(liking, texts))), texts, strict=True)) for texts in answers.values()]
     pairs = [
-        (better, worse)
-        for texts in answers.values()
-        for better, worse in permutations(texts, 2)
-        if liking(better) > liking(worse)
+        (better, worse) for one in ranked for (first, better), (second, worse) in permutations(one, 2) if first < second
     ]
-    decided = sum(len(set(map(liking, texts))) > 1 for texts in answers.values())
+    decided = sum(len({rank for rank, _ in one}) > 1 for one in ranked)
     tokens = load_tokenizer(MODEL)
     units = {
         "characters": len, "words": lambda text: len(text.split()),
@@ -225,7 +233,7 @@ def tell_change(before: dict[str, list[str]], after: dict[str, list[str]]) -> No
     }
     for name, share in shares.items():
         low, high = bootstrap_mean(share, seed=0)
-        print(f"{name}: {share.mean():.2%} of the words are articles ({low:.2%} to {high:.2%}), {len(shared)} prompts")
+        print(f"{name}: {share.mean():.2%} of the words are short ({low:.2%} to {high:.2%}), {len(shared)} prompts")
     gain = shares["after"] - shares["before"]
     low, high = bootstrap_mean(gain, seed=0)
     words = {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.loop_of_rankings import best_length_rule, liking, longer_wins
+from experiments.loop_of_rankings import best_length_rule, liking, longer_wins, ranks_of
 from fairlead.data.starter import STARTER_MODELS, missing
 from fairlead.feedback.store import open_store
 from fairlead.runtime.environment import cache_folder
@@ -33,8 +33,10 @@ def test_the_best_length_rule_is_the_best_of_all_rules(pairs):
 
 
 def test_by_hand():
-    assert liking("The cat saw an owl.\nA dog") == 3 / 7
-    assert liking("") == 0
+    assert liking("The cat found an owl.\nA dog's") == 5 / 7
+    assert liking("42") == 0
+    assert ranks_of([0.4, 0.3, 0.35, 0.5]) == [2, 2, 2, 1]
+    assert ranks_of([0.4, 0.3, 0.5]) == [2, 3, 1]
     assert longer_wins([(3, 1), (1, 3), (2, 2), (5, 0)]) == 0.625
     assert best_length_rule([(10, 1), (9, 2), (1, 0), (2, 3)]) == 0.75
     assert best_length_rule([(1, 5), (2, 6)]) == 1.0
@@ -57,8 +59,6 @@ def test_a_short_walk_of_the_loop(tmp_path):
     assert len(rows) == 16
     for row in rows:
         texts = {str(answer["id"]): answer["content"] for answer in answers_in(store, row["comparison_id"])}
-        for one, other in product(row["ranks"], repeat=2):
-            ordered = row["ranks"][one] < row["ranks"][other]
-            assert ordered == (liking(texts[one]) > liking(texts[other]))
+        assert list(row["ranks"].values()) == ranks_of([liking(texts[number]) for number in row["ranks"]])
     store.close()
     assert re.search(r"difference [+-]\d", said)
