@@ -4,8 +4,8 @@
 
 Prompts are starter rows, answers the starter model's. A scripted annotator ranks them through the pages' interface of a
 real server: the larger the share of short words in an answer, the better; what is close is a tie. No rule about lengths
-of answers must explain that. Then a reward model has to find the preference in held-out rankings, made the same way with
-other prompts, and DPO has to move the model that way on those prompts. What is there already is not made again.
+of answers must explain that. Then a reward model has to find the preference in held-out rankings, made the same way
+with other prompts, and DPO has to move the model that way on those prompts. What is there already is not made again.
 """
 
 import argparse

@@ -9,16 +9,29 @@ import urllib.request
 
 import openai
 import pytest
+from sqlalchemy import select
 
 from fairlead.cli.main import run
 from fairlead.cli.preflight import check_serve
 from fairlead.config.serve import ServeConfig
 from fairlead.errors import ExitCode, UserError
+from fairlead.feedback.accounts import first_admin
+from fairlead.feedback.schema import messages
+from fairlead.feedback.store import open_store
 from fairlead.serve import run as run_module
 from fairlead.serve.app import Server
 from tiny import tiny_model
 
 JSON = {"content-type": "application/json"}
+SHORT_END = """
+import sys
+from fairlead.cli.main import main
+from fairlead.serve import models, run
+run.END_SECONDS = 1
+models.Echo.seconds_per_token = 0.01
+models.Echo.__init__.__defaults__ = ("echo", 4096, 0.01, 0)
+sys.exit(main())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +77,43 @@ def test_a_server_from_start_to_end(home):
         server.send_signal(signal.SIGINT)
         code = server.wait(timeout=60)
     assert code == ExitCode.INTERRUPTED
+
+
+def test_a_server_that_is_told_to_end_keeps_what_was_being_said(home):
+    """SIGTERM in the middle of an answer: what was said is in the store, which is closed in order."""
+    words = ["--port", "0", "--models", "[]", "--echo", "true", "store=ended.db"]
+    command = [sys.executable, "-c", SHORT_END, "serve", *words]
+    server = subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, text=True, env={"PATH": "/usr/bin:/bin"})
+    try:
+        address = re.search(r"(http://127\.0\.0\.1:\d+)/v1", server.stdout.readline())[1]
+        token = re.search(r"#/open/(\S+),", server.stdout.readline())[1]
+        headers = dict(JSON)
+
+        def ask(path, body):
+            asked = urllib.request.Request(f"{address}{path}", json.dumps(body).encode(), headers)  # noqa: S310
+            return urllib.request.urlopen(asked)  # noqa: S310
+
+        with ask("/api/open", {"token": token}) as answer:
+            headers["cookie"] = answer.headers["set-cookie"].partition(";")[0]
+            headers["x-csrf-token"] = json.load(answer)["csrf"]
+        chat = json.load(ask("/api/chats", {"title": "t"}))["id"]
+        question = json.load(ask(f"/api/chats/{chat}/messages", {"role": "user", "content": "x" * 2000}))["id"]
+        stream = ask(
+            f"/api/chats/{chat}/answers", {"parent": question, "model": "echo", "sampling": {"max_tokens": 2000}}
+        )
+        stream.read(100)
+        server.send_signal(signal.SIGTERM)
+        code = server.wait(timeout=60)
+    finally:
+        server.kill()
+    assert code == ExitCode.TERMINATED
+    assert not (home / "ended.db-open").exists()
+    store = open_store(str(home / "ended.db"))
+    with store.read() as connection:
+        said = connection.execute(select(messages).where(messages.c.role == "assistant")).mappings().one()
+    store.close()
+    assert said["details"]["finish"] == "stopped"
+    assert 0 < len(said["content"]) < 2000
 
 
 @pytest.fixture
@@ -129,6 +179,9 @@ def test_an_address_that_is_taken(home, monkeypatch, capsys):
     monkeypatch.chdir(home)
     sock = run_module.bound("127.0.0.1", 0)
     sock.listen()
-    assert run(["serve", "tiny", "--port", str(sock.getsockname()[1])]) == ExitCode.RETRY
+    assert run(["serve", "tiny", "--port", str(sock.getsockname()[1]), "store=never.db"]) == ExitCode.RETRY
     assert "cannot be taken" in capsys.readouterr().err
     sock.close()
+    store = open_store("never.db", create=True)
+    assert first_admin(store) is not None  # nobody's password was made and not shown
+    store.close()

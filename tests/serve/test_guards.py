@@ -62,7 +62,8 @@ def test_a_key_opens_and_another_does_not(start):
 
 def test_too_many_wrong_keys_are_locked_out(start):
     site = start(keys=("s3cret",))
-    codes = [ask(site, headers={"authorization": f"Bearer {number}"})[0] for number in range(12)]
+    wrong = [{"authorization": f"Bearer {number}", "x-forwarded-for": f"10.0.0.{number}"} for number in range(12)]
+    codes = [ask(site, headers=headers)[0] for headers in wrong]
     assert codes == [401] * 10 + [429] * 2
     status, _, headers = ask(site, headers={"authorization": "Bearer s3cret"})
     assert (status, headers["Retry-After"]) == (429, "60")

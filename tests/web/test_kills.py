@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import func, select
 
 from fairlead.feedback.accounts import add_key
-from fairlead.feedback.comparisons import Answer, add_comparison, answers_of_all
+from fairlead.feedback.comparisons import Answer, add_comparison
 from fairlead.feedback.schema import rankings
 from fairlead.records import Message
 
@@ -26,17 +26,17 @@ SERVES = Path(__file__).parent / "serves.py"
 class Annotator(threading.Thread):
     """Ranks one comparison again and again; a label that was not acknowledged is sent again under its key."""
 
-    def __init__(self, port, key, name, comparison, answers, over):
+    def __init__(self, port, key, name, comparison, over):
         super().__init__(daemon=True)
         self.person, self.name, self.comparison = Person(port, key=key), name, comparison
-        self.answers, self.over = answers, over
+        self.over = over
         self.acknowledged, self.sent_again = {}, 0
 
     def run(self):
         step = 0
         while not self.over.is_set():
             label = f"{self.name}-{step:06}"
-            ranks = dict(zip(self.answers, random.sample((1, 2), 2), strict=True))
+            ranks = dict(zip("12", random.sample((1, 2), 2), strict=True))
             body = {"outcome": "ranked", "ranks": ranks, "key": label}
             while True:
                 try:
@@ -50,7 +50,7 @@ class Annotator(threading.Thread):
                 assert status in {201, 503}, said
                 if status == 201:
                     break
-            self.acknowledged[label] = ranks
+            self.acknowledged[label] = ranks["1"]
             step += 1
 
 
@@ -65,13 +65,11 @@ def free_port():
 def test_no_acknowledged_label_is_lost_or_doubled(address, store, people, kills):
     answers = [Answer("m", "one", {}), Answer("m", "two", {})]
     comparison = add_comparison(store, people["admin"], [Message("user", "q")], answers, wanted=9)
-    with store.read() as connection:
-        numbers = [str(row["id"]) for row in answers_of_all(connection)[comparison]]
     port, over = free_port(), threading.Event()
     keys = [add_key(store, people[name], "k", ("label",))[1] for name in ("ann", "bob")]
     with store.read() as connection:
         before = connection.execute(select(func.count()).select_from(rankings)).scalar()
-    crowd = [Annotator(port, key, f"writer-{n}", comparison, numbers, over) for n, key in enumerate(keys * 2)]
+    crowd = [Annotator(port, key, f"writer-{n}", comparison, over) for n, key in enumerate(keys * 2)]
     chance = random.Random(7)
     for kill in range(kills):
         with subprocess.Popen([sys.executable, SERVES, address, str(port)], stdout=subprocess.PIPE) as server:
@@ -85,9 +83,11 @@ def test_no_acknowledged_label_is_lost_or_doubled(address, store, people, kills)
     for one in crowd:
         one.join()
     with store.read() as connection:
-        kept = list(connection.execute(select(rankings.c.key, rankings.c.ranks).order_by(rankings.c.id)))
-    said = {label: ranks for one in crowd for label, ranks in one.acknowledged.items()}
-    found = {row.key: row.ranks for row in kept}
+        kept = list(
+            connection.execute(select(rankings.c.key, rankings.c.ranks, rankings.c.shown).order_by(rankings.c.id))
+        )
+    said = {label: rank for one in crowd for label, rank in one.acknowledged.items()}
+    found = {row.key: row.ranks[str(row.shown[0])] for row in kept}
     assert before == 0
     assert len(found) == len(kept)
     assert {label: found.get(label) for label in said} == said

@@ -10,6 +10,7 @@ from fairlead.config.serve import LOOPBACK, ServeConfig
 if TYPE_CHECKING:
     from fairlead.feedback.store import Store
     from fairlead.serve.app import Server
+    from fairlead.web.accounts import Link
     from fairlead.web.site import Site
 
 
@@ -38,33 +39,43 @@ def serve(*words: Words) -> None:
     models: dict[str, Model] = {**loaded.policies, **({"echo": Echo()} if config.echo else {})}
     server = Server(models, loaded.scorers, max_running=config.max_running, max_waiting=config.max_waiting)
 
-    site, told = (None, "") if store is None else _site(store, server, list(models), config)
+    site, link = (None, None) if store is None else _site(store, server, list(models), config)
 
     def ready(address: str) -> None:
         served = ", ".join([*models, *loaded.scorers])
         named = f"{served} at " if served else "no model; "
         print(f"{named}{address}/v1 ({started.describe()}); Ctrl-C ends", flush=True)
-        print(told.format(address=address), end="", flush=True)
+        if store is not None:
+            once = f"#/open/{link.token}, a link that opens once" if link else ""
+            print(f"  chat and rank: {address}/{once}", flush=True)
+            _first_account(store)
+            print(f"  what is said there is kept in {store.place}", flush=True)
 
-    listen(
-        server.app(site), host=config.host, port=config.port, keys=[key] if key else [], hosts=config.allowed_hosts,
-        pages=site, ready=ready,
-    )  # fmt: skip
+    try:
+        listen(
+            server.app(site), host=config.host, port=config.port, keys=[key] if key else [],
+            hosts=config.allowed_hosts, pages=site, ready=ready,
+        )  # fmt: skip
+    finally:
+        if store is not None:
+            store.close()
 
 
-def _site(store: "Store", server: "Server", models: list[str], config: ServeConfig) -> tuple["Site", str]:
-    """The pages, and what to say of them once there is an `address`."""
-    from fairlead.feedback.accounts import first_admin
+def _site(store: "Store", server: "Server", models: list[str], config: ServeConfig) -> tuple["Site", "Link | None"]:
+    """The pages, and on this machine's own address the link that opens them."""
     from fairlead.web.accounts import Link
     from fairlead.web.site import Site
 
     link = Link() if config.host in LOOPBACK else None
-    told = f"  the account {made[0].name} was made; its password, shown only now: {made[1]}\n" if (
-        made := first_admin(store)
-    ) else ""  # fmt: skip
-    once = f"#/open/{link.token}, a link that opens once" if link else ""
-    told = f"  chat and rank: {{address}}/{once}\n{told}  what is said there is kept in {store.place}\n"
-    return Site(store, server, models, link=link, refused=server.metrics.refuse), told
+    return Site(store, server, models, link=link, refused=server.metrics.refuse), link
+
+
+def _first_account(store: "Store") -> None:
+    from fairlead.feedback.accounts import first_admin
+
+    if made := first_admin(store):
+        user, password = made
+        print(f"  the account {user.name} was made; its password, shown only now: {password}", flush=True)
 
 
 def _is_option(word: str) -> bool:

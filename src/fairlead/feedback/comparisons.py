@@ -7,7 +7,7 @@ rankings of a comparison the latest counts.
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, exists, func, insert, select
 
@@ -20,6 +20,7 @@ from fairlead.feedback.store import Store, added, now
 from fairlead.records import Message
 
 MAX_ANSWERS = 16
+T = TypeVar("T")
 Outcome = Literal["ranked", "skipped", "flagged"]
 
 _later = rankings.alias()
@@ -52,7 +53,6 @@ class Task:
     comparison: int
     prompt: tuple[Message, ...]
     answers: tuple[tuple[int, str], ...]  # number and text
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,9 @@ def next_task(store: Store, user: User) -> Task | None:
 
     A comparison is open until as many people as it wants have ranked it; who skips or flags it sees it no more.
     """
-    query = select(comparisons).where(open_for(user)).order_by(comparisons.c.interest.desc(), comparisons.c.id).limit(1)
+    scattered = (comparisons.c.id * 7919 + user.id * 40503) % 65521  # so that two people seldom meet at one
+    order = (comparisons.c.interest.desc(), scattered, comparisons.c.id)
+    query = select(comparisons).where(open_for(user)).order_by(*order).limit(1)
     with store.read() as connection:
         found = connection.execute(query).mappings().first()
         return _shown(connection, user, found) if found else None
@@ -121,9 +123,20 @@ def task_of(store: Store, user: User, comparison: int) -> Task | None:
 
 def _shown(connection: Connection, user: User, found: RowMapping) -> Task:
     rows = connection.execute(_answers_of(found["id"])).all()
-    rows = random.Random(f"{user.id} {found['id']}").sample(rows, len(rows))  # noqa: S311 - the same after a reload
     prompt = tuple(Message(said["role"], said["content"]) for said in found["prompt"])
-    return Task(found["id"], prompt, tuple((row.id, row.content) for row in rows), found["source"])
+    return Task(found["id"], prompt, tuple((row.id, row.content) for row in _mixed(user, found["id"], rows)))
+
+
+def _mixed(user: User, comparison: int, rows: Sequence[T]) -> list[T]:
+    """In an order of this person's own, the same after a reload."""
+    return random.Random(f"{user.id} {comparison}").sample(rows, len(rows))  # noqa: S311 - nothing is kept secret by it
+
+
+def order_of(store: Store, user: User, comparison: int) -> tuple[int, ...] | None:
+    """The numbers of a comparison's answers in the order in which this person sees them; None where there is none."""
+    with store.read() as connection:
+        numbers = [row.id for row in connection.execute(_answers_of(comparison))]
+    return tuple(_mixed(user, comparison, numbers)) or None
 
 
 def verdict_of(store: Store, user: User, comparison: int) -> Verdict | None:
@@ -145,11 +158,12 @@ def rankings_of(store: Store, user: User, *, limit: int = 50) -> list[RowMapping
         return list(reversed(list(rows)))[:limit]
 
 
-def comparison_from(store: Store, user: User, source: str) -> int | None:
-    """The number of a comparison that this person made from a source."""
+def comparison_from(store: Store, user: User, source: str) -> tuple[int, list[Message]] | None:
+    """Number and prompt of the comparison that this person made from a source."""
     made = and_(comparisons.c.created_by == user.id, comparisons.c.source == source)
     with store.read() as connection:
-        return connection.execute(select(comparisons.c.id).where(made).limit(1)).scalar()
+        found = connection.execute(select(comparisons).where(made).limit(1)).mappings().first()
+    return (found["id"], [Message(said["role"], said["content"]) for said in found["prompt"]]) if found else None
 
 
 def compared_on(store: Store, models: Collection[str]) -> set[str]:
@@ -172,7 +186,7 @@ def add_ranking(store: Store, user: User, comparison: int, verdict: Verdict, *, 
         if not numbers:
             return None
         _check(verdict, numbers)
-        shown = random.Random(f"{user.id} {comparison}").sample(numbers, len(numbers))  # noqa: S311 - as in `_shown`
+        shown = _mixed(user, comparison, numbers)
         row = {
             "comparison_id": comparison, "annotator_id": user.id, "outcome": verdict.outcome,
             "ranks": {str(number): rank for number, rank in sorted(_dense(verdict.ranks).items())},

@@ -79,7 +79,7 @@ def _state(text: str | None) -> State | None:
 
 def state_of(store: Store) -> State:
     """What the store holds now, to be named in an address: `until=` its numbers with dashes between them."""
-    with store.read() as connection:
+    with store.write() as connection:  # who writes has ended: no lower number comes later
         one, two, three, four = (connection.execute(select(func.max(table.c.id))).scalar() or 0 for table in _GROWING)
     return one, two, three, four
 
@@ -159,7 +159,8 @@ class _Chosen:
 
     def prompts(self) -> Iterator[dict[str, Any]]:
         asked = select(messages.c.id).join(chats, messages.c.chat_id == chats.c.id).order_by(messages.c.id)
-        wanted = asked.where(messages.c.role == "user", *self._conditions(messages, chats.c.owner_id))
+        asked = asked.where(messages.c.role == "user", chats.c.deleted_at.is_(None))
+        wanted = asked.where(*self._conditions(messages, chats.c.owner_id))
         for number in self._connection.execute(wanted).scalars():
             yield {"messages": self._branch(number), "source": f"message {number}"}
 

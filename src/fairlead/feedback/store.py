@@ -17,7 +17,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
 from fairlead.errors import ExitCode, UserError
@@ -26,6 +26,7 @@ from fairlead.feedback import PREFIX, journal
 BUSY_SECONDS = 5
 MIGRATIONS = "fairlead.feedback:migrations"
 _WRITES = "fairlead_writes"
+_TURN = 7203  # PostgreSQL's lock of whoever writes
 _MAGIC = b"SQLite format 3\0"
 
 
@@ -46,7 +47,8 @@ class Store:
     @contextmanager
     def read(self) -> Generator[Connection]:
         """A transaction that sees one state of the store."""
-        with self._told(), self.engine.connect() as connection, connection.begin():
+        options = {} if self._file else {"isolation_level": "REPEATABLE READ"}
+        with self._told(), self.engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -54,6 +56,11 @@ class Store:
         """A transaction that is on the disk when it ends, or has left nothing. Raises BusyError when others write."""
         options = {_WRITES: True}
         with self._told(), self.engine.connect().execution_options(**options) as connection, connection.begin():
+            if self._file is not None:
+                journal.begin(self._file)
+            else:
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_SECONDS}s'")
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TURN})")
             yield connection
 
     def close(self) -> None:
@@ -69,14 +76,12 @@ class Store:
     def _told(self) -> Generator[None]:
         try:
             yield
-        except OperationalError as error:
-            if "locked" in str(error.orig) or "busy" in str(error.orig):
+        except IntegrityError:
+            raise
+        except DBAPIError as error:
+            if any(word in str(error.orig) for word in ("locked", "busy", "lock timeout")):
                 raise BusyError(self.place) from error
             raise _broken(self.place, error) from error
-        except DatabaseError as error:
-            if isinstance(error.orig, sqlite3.DatabaseError) and not isinstance(error.orig, sqlite3.IntegrityError):
-                raise _broken(self.place, error) from error
-            raise
 
 
 def now() -> int:
@@ -199,8 +204,6 @@ def _migrate(store: Store) -> None:
                 fix="update fairlead, or restore a backup: fairlead feedback restore", exit_code=ExitCode.BAD_DATA,
             )  # fmt: skip
         with store.write() as connection:
-            if store.engine.dialect.name == "postgresql":
-                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7203)")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except DBAPIError as error:

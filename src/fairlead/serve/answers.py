@@ -52,10 +52,17 @@ class Job:
     created: int = field(default_factory=lambda: int(time.time()))
 
 
-def job_of(request: ChatRequest | CompletionRequest, model: Model, prompts: Sequence[tuple[int, ...]]) -> Job:
+def job_of(
+    request: ChatRequest | CompletionRequest,
+    model: Model,
+    prompts: Sequence[tuple[int, ...]],
+    *,
+    most: int | None = None,
+) -> Job:
     """What to draw: `n` choices for each prompt, those of the first before those of the second.
 
-    Raises HttpError where a prompt and its answer leave the model's context, and for more choices than there may be.
+    most: tokens of a choice where the request does not say how many; without it as many as the context holds. Raises
+    HttpError where a prompt and its answer leave the model's context, and for more choices than there may be.
     """
     num_choices = request.n or 1
     if num_choices * len(prompts) > MAX_CHOICES:
@@ -75,8 +82,9 @@ def job_of(request: ChatRequest | CompletionRequest, model: Model, prompts: Sequ
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed
     asks = []
     for prompt in prompts:
+        room = model.context_tokens - len(prompt)
         sampling = SamplingConfig(
-            max_new_tokens=wanted or model.context_tokens - len(prompt), temperature=_or(request.temperature, 1.0),
+            max_new_tokens=wanted or min(most or room, room), temperature=_or(request.temperature, 1.0),
             top_p=_or(request.top_p, 1.0), top_k=_or(request.top_k, 0), min_p=_or(request.min_p, 0.0),
             repetition_penalty=_or(request.repetition_penalty, 1.0),
         )  # fmt: skip

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from fairlead.serve.schema import ChatRequest, CompletionRequest, ScoreRequest
 
 LOG = logging.getLogger("fairlead.serve")
 HEALTH_SECONDS = 30.0
+HEALTH_REST_SECONDS = 1.0  # between two looks, however many ask
 T = TypeVar("T")
 
 
@@ -41,6 +43,7 @@ class Server:
         self.gate = Gate(max_running, max_waiting)
         self.metrics = Metrics(self.gate)
         self._document: dict[str, Any] = {}
+        self._looking, self._looked = asyncio.Lock(), -math.inf
 
     def app(self, pages: Pages | None = None) -> Starlette:
         """The application, with pages beside it; whoever runs it puts the guards before it."""
@@ -65,12 +68,13 @@ class Server:
         asked = await read_body(request, ChatRequest)
         return await self._answer(request, asked, await self._chat_job(asked))
 
-    async def talk(self, asked: ChatRequest, held: AsyncExitStack) -> AsyncGenerator[Piece]:
+    async def talk(self, asked: ChatRequest, held: AsyncExitStack, *, most: int) -> AsyncGenerator[Piece]:
         """A dialogue's answer in pieces, behind the gate and in the figures as any other; `held` keeps its place.
 
-        Raises HttpError for what can be known before the first piece.
+        It has at most `most` tokens where the request does not say how many. Raises HttpError for what can be known
+        before the first piece.
         """
-        job = await self._chat_job(asked)
+        job = await self._chat_job(asked, most=most)
         await held.enter_async_context(self.gate.entered())
         return _Answer(asked, job, Clock(self.metrics, asked.model)).pieces()
 
@@ -108,11 +112,14 @@ class Server:
 
     async def health(self, _: Request) -> Response:
         """GET /health: well is who says a token, or scores a word, of every model."""
-        for model in self.models.values():
-            await _well(model.name, _say(model))
-        for scorer in self.scorers.values():
-            row = scorer.encode([Message("user", "Hello"), Message("assistant", "Hello")])
-            await _well(scorer.name, scorer.score([row]))
+        async with self._looking:  # who asks meanwhile hears what is found
+            if time.monotonic() > self._looked + HEALTH_REST_SECONDS:
+                for model in self.models.values():
+                    await _well(model.name, _say(model))
+                for scorer in self.scorers.values():
+                    row = scorer.encode([Message("user", "Hello"), Message("assistant", "Hello")])
+                    await _well(scorer.name, scorer.score([row]))
+                self._looked = time.monotonic()
         return as_json({"status": "ok"})
 
     async def figures(self, _: Request) -> Response:
@@ -158,9 +165,10 @@ class Server:
         finally:
             clock.end(sum(map(len, rows)), 0, reasons)
 
-    async def _chat_job(self, asked: ChatRequest) -> Job:
+    async def _chat_job(self, asked: ChatRequest, *, most: int | None = None) -> Job:
         model = self._model(asked.model)
-        return job_of(asked, model, [await self._encoded(model.encode_chat, messages_of(asked.messages))])
+        prompt = await self._encoded(model.encode_chat, messages_of(asked.messages))
+        return job_of(asked, model, [prompt], most=most)
 
     async def _encoded(self, encode: Callable[[Any], T], given: Any) -> T:
         """Off the loop: templates and tokenizers take their time on long texts."""
@@ -195,10 +203,11 @@ class _Answer:
         texts = [""] * len(self._job.asks)
         tokens: list[list] = [[] for _ in texts]
         reasons = [""] * len(texts)
-        async for piece in self.pieces():
-            texts[piece.choice] += piece.text
-            tokens[piece.choice] += piece.tokens
-            reasons[piece.choice] = piece.finish or reasons[piece.choice]
+        async with aclosing(self.pieces()) as new:
+            async for piece in new:
+                texts[piece.choice] += piece.text
+                tokens[piece.choice] += piece.tokens
+                reasons[piece.choice] = piece.finish or reasons[piece.choice]
         choices = [
             {"index": i, "finish_reason": reasons[i], "logprobs": self._logprobs(tokens[i], len(self._echoed(i)))}
             | self._said(i, texts[i])
@@ -222,9 +231,10 @@ class _Answer:
                 opening = {"index": choice, "text": text, "finish_reason": None, "logprobs": None}
                 yield event(self._object([opening], chunk=True) | usage)
                 offsets[choice] = len(text)
-            async for piece in self.pieces():
-                yield event(self._object([self._chunk(piece, offsets[piece.choice])], chunk=True) | usage)
-                offsets[piece.choice] += len(piece.text)
+            async with aclosing(self.pieces()) as new:
+                async for piece in new:
+                    yield event(self._object([self._chunk(piece, offsets[piece.choice])], chunk=True) | usage)
+                    offsets[piece.choice] += len(piece.text)
             if self._asked.with_usage:
                 yield event(self._object([], chunk=True) | {"usage": self._job.usage.json()})
         except Exception:

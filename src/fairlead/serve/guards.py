@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable
@@ -23,24 +24,34 @@ PEOPLES_KEY = "fl-"  # what keys of people begin with (feedback/accounts.py)
 
 
 class Window:
-    """How often something happened for one name within the last `seconds`."""
+    """How often something happened for one name within the last `seconds`; threads may ask at once."""
 
     def __init__(self, limit: int, seconds: float) -> None:
         self.limit, self.seconds = limit, seconds
         self._times: dict[str, deque[float]] = defaultdict(deque)
+        self._lock, self._swept = threading.Lock(), time.monotonic()
 
     def full(self, name: str) -> bool:
         """Whether it may not happen again."""
-        times, now = self._times[name], time.monotonic()
-        while times and times[0] < now - self.seconds:
-            times.popleft()
-        if not times:
-            del self._times[name]
-        return len(times) >= self.limit
+        with self._lock:
+            self._sweep()
+            since = time.monotonic() - self.seconds
+            return sum(at > since for at in self._times.get(name, ())) >= self.limit
 
     def add(self, name: str) -> None:
         """It has happened."""
-        self._times[name].append(time.monotonic())
+        with self._lock:
+            times = self._times[name]
+            times.append(time.monotonic())
+            if len(times) > self.limit:
+                times.popleft()
+
+    def _sweep(self) -> None:
+        """Names that nothing has happened for are forgotten."""
+        now = time.monotonic()
+        if now > self._swept + self.seconds:
+            self._swept = now
+            self._times = defaultdict(deque, {n: at for n, at in self._times.items() if at[-1] > now - self.seconds})
 
     def refusal(self, what: str) -> HttpError:
         """What to answer when it is full."""

@@ -1,8 +1,13 @@
 """The server in this process: an address, a time limit for what comes before a body, an orderly end."""
 
 import asyncio
+import signal
 import socket
-from collections.abc import Callable, Sequence
+import sys
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -37,18 +42,48 @@ def serve(
     names = {*hosts, host, *LOOPBACK} if host in LOOPBACK or hosts else set()
     shown = f"[{host}]" if ":" in host else host
     ready(f"http://{shown}:{sock.getsockname()[1]}")
-    server_of(Guards(app, keys=keys, hosts=names, pages=pages)).run(sockets=[sock])
+    server = server_of(Guards(app, keys=keys, hosts=names, pages=pages))
+    server.run(sockets=[sock])
+    if server.ended_by == signal.SIGINT:
+        raise KeyboardInterrupt
+    if server.ended_by == signal.SIGTERM:
+        sys.exit(ExitCode.TERMINATED)
 
 
-def server_of(app: ASGIApp) -> uvicorn.Server:
-    """What answers on a socket: uvicorn with our limits."""
-    return uvicorn.Server(
+class OrderlyServer(uvicorn.Server):
+    """uvicorn, which on a signal ends what it does; its own would raise the signal again and cut off what is saved."""
+
+    ended_by: int | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Ctrl-C and SIGTERM end the server, a second one at once; in a thread of tests nothing does."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came."""
+        self.ended_by = self.ended_by or sig
+        super().handle_exit(sig, frame)
+
+
+def server_of(app: ASGIApp) -> OrderlyServer:
+    """What answers on a socket: uvicorn with our limits. Headers that say whom a proxy serves are not believed."""
+    return OrderlyServer(
         uvicorn.Config(
             app,
             http=TimedHttp,
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             lifespan="off",
             timeout_graceful_shutdown=END_SECONDS,
             timeout_keep_alive=15,

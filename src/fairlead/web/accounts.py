@@ -50,14 +50,14 @@ class Accounts:
             Door("POST", "/api/open", "anybody", self.open, Open),
             Door("POST", "/api/logout", "somebody", self.log_out, Nothing),
             Door("GET", "/api/me", "somebody", self.me),
-            Door("POST", "/api/password", "somebody", self.change_password, NewPassword),
+            Door("POST", "/api/password", "session", self.change_password, NewPassword),
             Door("GET", "/api/users", "admin", self.users),
             Door("POST", "/api/users", "admin", self.add_user, NewUser),
-            Door("DELETE", "/api/users/{number:int}", "admin", self.disable_user),
+            Door("DELETE", "/api/users/{number:row}", "admin", self.disable_user),
             Door("GET", "/api/audit", "admin", self.audit),
-            Door("GET", "/api/keys", "somebody", self.keys),
-            Door("POST", "/api/keys", "somebody", self.add_key, NewKey),
-            Door("DELETE", "/api/keys/{number:int}", "somebody", self.revoke_key),
+            Door("GET", "/api/keys", "session", self.keys),
+            Door("POST", "/api/keys", "session", self.add_key, NewKey),
+            Door("DELETE", "/api/keys/{number:row}", "session", self.revoke_key),
         ]
 
     def log_in(self, visit: Visit) -> Response:
@@ -79,7 +79,7 @@ class Accounts:
         if self._wrong.full(address):
             raise self._wrong.refusal("too many wrong links")
         user = accounts.keeper(visit.store)
-        if self._link is None or not self._link.take(visit.body.token) or user is None:
+        if user is None or self._link is None or not self._link.take(visit.body.token):
             self._wrong.add(address)
             raise HttpError(401, "this link has been used or is old; the terminal shows a new one at the next start",
                             "authentication_error", code="link_used")  # fmt: skip
@@ -165,7 +165,7 @@ class Accounts:
         response = as_json(self._card(user, token))
         response.set_cookie(
             COOKIE, token, max_age=accounts.SESSION_MILLISECONDS // 1000, path="/", httponly=True, samesite="strict",
-            secure=visit.request.url.scheme == "https",
+            secure=visit.request.headers.get("origin", "").startswith("https:"),
         )  # fmt: skip
         return response
 

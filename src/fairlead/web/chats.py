@@ -13,8 +13,8 @@ from fairlead.feedback import chats
 from fairlead.serve.errors import HttpError
 from fairlead.serve.http import Events, as_json, event
 from fairlead.web.doors import Door, Visit, found
-from fairlead.web.schema import NewAnswer, NewEdit, NewMessage, NewOpinion, Titled
-from fairlead.web.talk import Piece, Said, Talker, asked_of
+from fairlead.web.schema import MOST_TOKENS, NewAnswer, NewEdit, NewMessage, NewOpinion, Titled
+from fairlead.web.talk import Piece, Said, Talker, asked_of, seeded
 
 LOG = logging.getLogger("fairlead.web")
 
@@ -27,7 +27,7 @@ class Chats:
 
     def doors(self) -> list[Door]:
         """All of them."""
-        one = "/api/chats/{number:int}"
+        one = "/api/chats/{number:row}"
         return [
             Door("GET", "/api/chats", "generate", list_chats),
             Door("POST", "/api/chats", "generate", add_chat, Titled),
@@ -36,8 +36,8 @@ class Chats:
             Door("DELETE", one, "generate", delete_chat),
             Door("POST", f"{one}/messages", "generate", add_message, NewMessage),
             Door("POST", f"{one}/answers", "generate", self.answer, NewAnswer),
-            Door("POST", "/api/messages/{number:int}/opinions", "generate", add_opinion, NewOpinion),
-            Door("POST", "/api/messages/{number:int}/edits", "generate", add_edit, NewEdit),
+            Door("POST", "/api/messages/{number:row}/opinions", "label", add_opinion, NewOpinion),
+            Door("POST", "/api/messages/{number:row}/edits", "label", add_edit, NewEdit),
         ]
 
     async def answer(self, visit: Visit) -> Response:
@@ -46,11 +46,12 @@ class Chats:
         rows = found(await asyncio.to_thread(chats.messages_of, visit.store, visit.user, visit.number()))
         if not any(row["id"] == given.parent and row["role"] == "user" for row in rows):
             raise HttpError(404, "there is no such message to answer here", param="parent", code="not_found")
+        given = msgspec.structs.replace(given, sampling=seeded(given.sampling))
         asked = asked_of(given.model, chats.dialogue_to(rows, given.parent), given.sampling)
         kept = _Kept(visit, given)
         held = AsyncExitStack()
         held.push_async_callback(kept.keep)
-        pieces = await self._talker.talk(asked, held)
+        pieces = await self._talker.talk(asked, held, most=MOST_TOKENS)
         return Events(kept.events(pieces), held)
 
 
@@ -59,7 +60,7 @@ class _Kept:
 
     def __init__(self, visit: Visit, given: NewAnswer) -> None:
         self._visit, self._given, self._said = visit, given, Said()
-        self._number: int | None = None
+        self._saving: asyncio.Future[int | None] | None = None
 
     async def events(self, pieces: AsyncGenerator[Piece]) -> AsyncGenerator[bytes]:
         """Its text as it comes, then its number."""
@@ -68,22 +69,26 @@ class _Kept:
                 async for piece in pieces:
                     if text := self._said.add(piece):
                         yield event({"text": text})
-            await self.keep()
-            yield event({"message": self._number, "finish": self._said.finish})
+            yield event({"message": await self.keep(), "finish": self._said.finish})
         except Exception:
             LOG.exception("an answer failed")
             yield (
                 b"data: " + HttpError(500, "something failed here; the log says what", "server_error").body() + b"\n\n"
             )
 
-    async def keep(self) -> None:
-        """Save what was said, once; an answer that was stopped before its first word is none."""
-        if self._number is not None or (not self._said.text and self._said.finish == "stopped"):
-            return
+    async def keep(self) -> int | None:
+        """The number of what was said, saved once; an answer that was stopped before its first word is none."""
+        if not self._said.text and self._said.finish == "stopped":
+            return None
+        if self._saving is None:
+            self._saving = asyncio.ensure_future(asyncio.to_thread(self._save))
+        return await asyncio.shield(self._saving)
+
+    def _save(self) -> int | None:
         details = {"finish": self._said.finish, "sampling": msgspec.to_builtins(self._given.sampling)}
-        self._number = await asyncio.to_thread(
-            chats.add_message, self._visit.store, self._visit.user, self._visit.number(), parent=self._given.parent,
-            role="assistant", content=self._said.text, model=self._given.model, details=details,
+        return chats.add_message(
+            self._visit.store, self._visit.user, self._visit.number(), parent=self._given.parent, role="assistant",
+            content=self._said.text, model=self._given.model, details=details,
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,8 +13,17 @@ from fairlead.feedback.store import Store
 from fairlead.serve.errors import HttpError
 
 T = TypeVar("T")
-Who = Scope | Literal["anybody", "somebody"]
-"""`somebody` has logged in or shows a key; a scope is one that they have."""
+Who = Scope | Literal["anybody", "somebody", "session"]
+"""`somebody` has logged in or shows a key, a `session` has logged in; a scope is one that they have."""
+
+
+class _RowConvertor(IntegerConvertor):
+    """A row's number in a path: `{number:row}`."""
+
+    regex = "[0-9]{1,19}"
+
+
+register_url_convertor("row", _RowConvertor())
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,10 @@ class Entrance:
 
     async def opens_models(self, key: str) -> bool:
         """Whether a person's key may ask the models that are served."""
-        user = await asyncio.to_thread(user_of_key, self.store, key)
+        try:
+            user = await asyncio.to_thread(user_of_key, self.store, key)
+        except UserError as error:
+            raise _of_store(error) from error
         return user is not None and "generate" in user.scopes
 
     async def _who(self, request: Request) -> tuple[User | None, str]:
@@ -95,7 +98,9 @@ class Entrance:
             given = request.headers.get("x-csrf-token", "")
             if not hmac.compare_digest(given.encode(), csrf_of(token).encode()):
                 raise HttpError(403, "this request does not come from a page of this server", code="wrong_csrf")
-        if door.who != "somebody" and door.who not in person.scopes:
+        if door.who == "session" and not token:
+            raise HttpError(403, "a key does not do this: log in", "permission_error", code="forbidden")
+        if door.who not in {"somebody", "session", *person.scopes}:
             raise HttpError(403, f"this asks for the right to {door.who}", "permission_error", code="forbidden")
 
 

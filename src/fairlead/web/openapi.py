@@ -25,10 +25,10 @@ def described(doors: Sequence[Door]) -> tuple[dict[str, Any], dict[str, Any]]:
             "security": [] if door.who == "anybody" else [{"session": []}, {"key": []}],
             "x-who": door.who,
         }  # fmt: skip
-        if "{number:int}" in door.path:
+        if "{number:row}" in door.path:
             number = {"type": "integer", "minimum": 1}
             method["parameters"] = [{"name": "number", "in": "path", "required": True, "schema": number}]
         if door.body is not None:
             method["requestBody"] = {"required": True, "content": {"application/json": {"schema": shape_of[door.body]}}}
-        paths.setdefault(door.path.replace(":int", ""), {})[door.method.lower()] = method
+        paths.setdefault(door.path.replace(":row", ""), {})[door.method.lower()] = method
     return paths, schemas

@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 from starlette.responses import Response
@@ -9,12 +10,13 @@ from starlette.responses import Response
 from fairlead.feedback import comparisons
 from fairlead.feedback.comparisons import Answer, Task, Verdict
 from fairlead.records import Message
+from fairlead.serve.dialogues import messages_of
 from fairlead.serve.errors import HttpError
-from fairlead.serve.http import as_json
+from fairlead.serve.http import as_json, unless_gone
 from fairlead.web import results
 from fairlead.web.doors import Door, Visit, found
-from fairlead.web.schema import NewComparison, NewRanking
-from fairlead.web.talk import Talker, asked_of, whole
+from fairlead.web.schema import NewComparison, NewRanking, Sampling
+from fairlead.web.talk import Talker, asked_of, seeded, whole
 
 OWN_INTEREST = 1_000_000  # what somebody asks themselves is shown first
 
@@ -24,14 +26,15 @@ class Ranking:
 
     def __init__(self, talker: Talker) -> None:
         self._talker = talker
+        self._making: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
     def doors(self) -> list[Door]:
         """All of them."""
         return [
             Door("GET", "/api/tasks/next", "label", next_task),
             Door("POST", "/api/comparisons", "label", self.compare, NewComparison),
-            Door("GET", "/api/comparisons/{number:int}", "label", show_comparison),
-            Door("POST", "/api/comparisons/{number:int}/rankings", "label", add_ranking, NewRanking),
+            Door("GET", "/api/comparisons/{number:row}", "label", show_comparison),
+            Door("POST", "/api/comparisons/{number:row}/rankings", "label", add_ranking, NewRanking),
             Door("GET", "/api/rankings", "label", list_rankings),
             Door("GET", "/api/progress", "label", progress),
             Door("GET", "/api/agreement", "read", agreement),
@@ -43,24 +46,37 @@ class Ranking:
         given: NewComparison = visit.body
         if "generate" not in visit.user.scopes:
             raise HttpError(403, "this asks for the right to generate", "permission_error", code="forbidden")
-        source = f"page {given.key}"
-        made = await asyncio.to_thread(comparisons.comparison_from, visit.store, visit.user, source)
-        if made is None:
-            prompt = [Message("system" if one.role == "developer" else one.role, one.text) for one in given.prompt]
-            answers = await asyncio.gather(
-                *(self._drawn(prompt, model, place, given) for place, model in enumerate(given.models))
-            )
-            made = await asyncio.to_thread(
-                comparisons.add_comparison, visit.store, visit.user, prompt, answers, source=source,
-                wanted=given.wanted, interest=OWN_INTEREST,
-            )  # fmt: skip
-        return as_json({"comparison": made}, 201)
+        lock = self._making.setdefault((visit.user.id, given.key), asyncio.Lock())
+        async with lock:
+            number = await unless_gone(visit.request.receive, self._made(visit, given))
+        return as_json({"comparison": number}, 201)
 
-    async def _drawn(self, prompt: list[Message], model: str, place: int, given: NewComparison) -> Answer:
+    async def _made(self, visit: Visit, given: NewComparison) -> int:
+        """The number of this comparison; one that has been made under this key already is not made again."""
+        source, prompt = f"page {given.key}", messages_of(given.prompt)
+        found = await asyncio.to_thread(comparisons.comparison_from, visit.store, visit.user, source)
+        if found is not None:
+            number, before = found
+            if before != prompt:
+                raise HttpError(409, "this key has been used for another prompt", param="key", code="key_taken")
+            return number
+        try:
+            async with asyncio.TaskGroup() as group:
+                sampling = seeded(given.sampling)
+                drawn = [
+                    group.create_task(self._drawn(prompt, model, place, sampling))
+                    for place, model in enumerate(given.models)
+                ]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return await asyncio.to_thread(
+            comparisons.add_comparison, visit.store, visit.user, prompt, [task.result() for task in drawn],
+            source=source, wanted=given.wanted, interest=OWN_INTEREST,
+        )  # fmt: skip
+
+    async def _drawn(self, prompt: list[Message], model: str, place: int, sampling: Sampling) -> Answer:
         """Each answer has a seed of its own, so that one model can be compared with itself."""
-        sampling = given.sampling
-        if sampling.seed is not None:
-            sampling = msgspec.structs.replace(sampling, seed=sampling.seed + place)
+        sampling = msgspec.structs.replace(sampling, seed=(sampling.seed or 0) + place)
         said = await whole(self._talker, asked_of(model, prompt, sampling))
         return Answer(model, said.text, {"finish": said.finish, "sampling": msgspec.to_builtins(sampling)})
 
@@ -80,7 +96,11 @@ def show_comparison(visit: Visit) -> dict[str, Any]:
 def add_ranking(visit: Visit) -> Response:
     """Say how I rank a comparison, or why I do not."""
     given: NewRanking = visit.body
-    ranks, grades = ({int(number): at for number, at in of.items()} for of in (given.ranks, given.grades))
+    order = found(comparisons.order_of(visit.store, visit.user, visit.number()))
+    try:
+        ranks, grades = ({order[int(place) - 1]: at for place, at in of.items()} for of in (given.ranks, given.grades))
+    except IndexError:
+        raise HttpError(400, f"there are {len(order)} answers", param="ranks", code="invalid_value") from None
     verdict = Verdict(given.outcome, ranks, grades, given.reason, given.seconds)
     number = comparisons.add_ranking(visit.store, visit.user, visit.number(), verdict, key=given.key)
     return as_json({"id": found(number)}, 201)
@@ -109,14 +129,18 @@ def arena(visit: Visit) -> dict[str, Any]:
 
 
 def _shown(task: Task, verdict: Verdict | None) -> dict[str, Any]:
+    """Answers bear their places, 1 for the first that is shown: their own numbers go by models."""
+    place_of = {number: str(place) for place, (number, _) in enumerate(task.answers, start=1)}
     return {
         "comparison": task.comparison,
         "prompt": [{"role": message.role, "content": message.content} for message in task.prompt],
-        "answers": [{"id": number, "content": text} for number, text in task.answers],
+        "answers": [{"id": place, "content": text} for place, (_, text) in enumerate(task.answers, start=1)],
         "verdict": verdict
         and {
-            "outcome": verdict.outcome, "ranks": {str(n): at for n, at in verdict.ranks.items()},
-            "grades": {str(n): at for n, at in verdict.grades.items()}, "reason": verdict.reason,
+            "outcome": verdict.outcome,
+            "ranks": {place_of[number]: at for number, at in verdict.ranks.items()},
+            "grades": {place_of[number]: at for number, at in verdict.grades.items()},
+            "reason": verdict.reason,
             "seconds": verdict.seconds,
         },
-    }  # fmt: skip
+    }

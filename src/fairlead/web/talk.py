@@ -1,5 +1,6 @@
 """What the pages ask of the models that are served."""
 
+import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
@@ -24,8 +25,11 @@ class Piece(Protocol):
 class Talker(Protocol):
     """What answers dialogues: serve.app.Server."""
 
-    async def talk(self, asked: ChatRequest, held: AsyncExitStack) -> AsyncGenerator[Piece]:
-        """An answer in pieces; `held` keeps what is to be let go after them. Raises HttpError before the first."""
+    async def talk(self, asked: ChatRequest, held: AsyncExitStack, *, most: int) -> AsyncGenerator[Piece]:
+        """An answer in pieces, of at most `most` tokens where the request does not say how many.
+
+        `held` keeps what is to be let go after them. Raises HttpError before the first.
+        """
         ...
 
 
@@ -38,22 +42,27 @@ class Said:
 
     def add(self, piece: Piece) -> str:
         """What is new."""
-        self.text += piece.text
+        text = piece.text.replace("\0", "\ufffd")  # which PostgreSQL would not keep
+        self.text += text
         self.finish = piece.finish or self.finish
-        return piece.text
+        return text
 
 
 def asked_of(model: str, dialogue: Sequence[Message], sampling: Sampling) -> ChatRequest:
     """The request of a page as one of OpenAI's."""
     said = [ChatMessage(message.role, message.content) for message in dialogue]
-    options = structs.asdict(sampling)
-    return ChatRequest(model=model, messages=said, **options | {"max_tokens": sampling.max_tokens or MOST_TOKENS})
+    return ChatRequest(model=model, messages=said, **structs.asdict(sampling))
+
+
+def seeded(sampling: Sampling) -> Sampling:
+    """With a seed, so that an answer can be drawn again."""
+    return sampling if sampling.seed is not None else structs.replace(sampling, seed=secrets.randbelow(2**31))
 
 
 async def whole(talker: Talker, asked: ChatRequest) -> Said:
     """An answer to its end."""
     said = Said()
-    async with AsyncExitStack() as held, aclosing(await talker.talk(asked, held)) as pieces:
+    async with AsyncExitStack() as held, aclosing(await talker.talk(asked, held, most=MOST_TOKENS)) as pieces:
         async for piece in pieces:
             said.add(piece)
     return said
