@@ -92,7 +92,12 @@ export function useCsrf(token: string): void {
 
 /** Ask and get JSON. */
 export async function ask<T>(method: "GET" | "POST" | "PATCH" | "DELETE", path: string, body?: unknown): Promise<T> {
-  return (await answered(method, path, body)).json() as Promise<T>;
+  const answer = await answered(method, path, body);
+  try {
+    return (await answer.json()) as T;
+  } catch (error) {
+    throw new ApiError(0, "", String(error)); // the body broke off
+  }
 }
 
 type Event = { text?: string; message?: number; finish?: string; error?: { message: string; code?: string } };

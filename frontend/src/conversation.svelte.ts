@@ -52,31 +52,38 @@ export class Conversation {
     }
   }
 
-  /** Whether the server has what was said. A new conversation is made first, with its system prompt if there is one. */
-  async say(content: string, parent: number | null, system: string): Promise<boolean> {
+  /**
+   * The number of what was said, null where the server does not have it. A new conversation is made first, with its
+   * system prompt if there is one. Whoever opens another conversation meanwhile sees nothing of it there.
+   */
+  async say(content: string, parent: number | null, system: string): Promise<number | null> {
+    let chat = this.id;
     this.failure = "";
     try {
-      if (this.id === null) {
+      if (chat === null) {
         const title = content.trim().split("\n")[0]!.slice(0, TITLE_LENGTH);
-        this.id = (await ask<{ id: number }>("POST", "/api/chats", { title })).id;
-        if (system.trim()) parent = await this.add("system", system, null);
+        chat = (await ask<{ id: number }>("POST", "/api/chats", { title })).id;
+        this.id ??= chat;
+        if (system.trim()) parent = await this.add(chat, "system", system, null);
       }
-      await this.add("user", content, parent);
-      return true;
+      return await this.add(chat, "user", content, parent);
     } catch (error) {
-      this.failure = session.told(error);
-      return false;
+      const told = session.told(error);
+      if (this.id === chat) this.failure = told;
+      return null;
     }
   }
 
   /** Whether another system prompt, from which a new branch grows, was saved. */
   async begin(system: string): Promise<boolean> {
+    const chat = this.id!;
     this.failure = "";
     try {
-      await this.add("system", system, null);
+      await this.add(chat, "system", system, null);
       return true;
     } catch (error) {
-      this.failure = session.told(error);
+      const told = session.told(error);
+      if (this.id === chat) this.failure = told;
       return false;
     }
   }
@@ -127,9 +134,11 @@ export class Conversation {
     if (this.id === id) this.messages = messages;
   }
 
-  private async add(role: "system" | "user", content: string, parent_id: number | null): Promise<number> {
-    const { id } = await ask<{ id: number }>("POST", `/api/chats/${this.id}/messages`, { parent: parent_id, role, content });
-    this.messages.push({ id, parent_id, role, content, model: "", details: {}, opinion: null, edit: null });
+  private async add(chat: number, role: "system" | "user", content: string, parent_id: number | null): Promise<number> {
+    const { id } = await ask<{ id: number }>("POST", `/api/chats/${chat}/messages`, { parent: parent_id, role, content });
+    if (this.id !== chat) return id;
+    const isLoaded = this.messages.some((message) => message.id === id);
+    if (!isLoaded) this.messages.push({ id, parent_id, role, content, model: "", details: {}, opinion: null, edit: null });
     this.chosen.set(parent_id, id);
     this.live = null;
     return id;

@@ -3,14 +3,15 @@
 import { ApiError, ask, newKey } from "./api.ts";
 import { session } from "./session.svelte.ts";
 
-type Item = { owner: number; path: string; body: Record<string, unknown> & { key: string } };
+/** A label; `at` is when it was given, in milliseconds. */
+type Item = { owner: number; at: number; path: string; body: Record<string, unknown> & { key: string } };
 
 const PLACE = "outbox ";
 const LONGEST_WAIT = 15_000;
 
 class Outbox {
   waiting = $state<Item[]>(kept());
-  refused = $state<{ why: string; text: string } | null>(null);
+  refused = $state.raw<{ why: string; item: Item }[]>([]);
   private sending: Promise<void> | null = null;
   private wake: (() => void) | null = null;
 
@@ -23,13 +24,24 @@ class Outbox {
     return this.mine !== undefined;
   }
 
-  /** Whether the server took it; resolves once it did or refused it for good. */
+  /** What the server refused of this person's. */
+  get refusals(): { why: string; item: Item }[] {
+    return this.refused.filter(({ item }) => item.owner === session.me?.id);
+  }
+
+  /** Tell no more of an item that was refused. */
+  forget(item: Item): void {
+    this.refused = this.refused.filter((one) => one.item !== item);
+  }
+
+  /** Whether the server took it; resolves once it did, or refused it for good, or the session ended. */
   async send(path: string, body: Record<string, unknown>): Promise<boolean> {
-    const item = { owner: session.me!.id, path, body: { ...body, key: newKey() } };
+    const item = { owner: session.me!.id, at: Date.now(), path, body: { ...body, key: newKey() } };
     this.waiting = [...this.waiting, item];
-    localStorage.setItem(PLACE + item.body.key, JSON.stringify(item));
+    keep(item);
     await this.flush();
-    return this.refused?.text !== textOf(item);
+    const isItem = (one: Item) => one.body.key === item.body.key;
+    return !this.waiting.some(isItem) && !this.refused.some((one) => isItem(one.item));
   }
 
   /** Send what waits, the oldest first, until nothing is left. */
@@ -58,7 +70,7 @@ class Outbox {
           wait = Math.min(2 * wait, LONGEST_WAIT);
           continue;
         }
-        this.refused = { why: error.message, text: textOf(item) };
+        this.refused = [...this.refused, { why: error.message, item }];
       }
       const sent = item.body.key;
       this.waiting = this.waiting.filter((one) => one.body.key !== sent);
@@ -70,11 +82,16 @@ class Outbox {
 
 function kept(): Item[] {
   const places = Object.keys(localStorage).filter((place) => place.startsWith(PLACE));
-  return places.map((place) => JSON.parse(localStorage.getItem(place)!) as Item);
+  return places.map((place) => JSON.parse(localStorage.getItem(place)!) as Item).sort((one, other) => one.at - other.at);
 }
 
-function textOf(item: Item): string {
-  return JSON.stringify(item.body);
+/** A browser without room for it has it in this tab only. */
+function keep(item: Item): void {
+  try {
+    localStorage.setItem(PLACE + item.body.key, JSON.stringify(item));
+  } catch {
+    return;
+  }
 }
 
 /** The one outbox of this tab. */

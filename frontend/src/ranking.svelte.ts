@@ -66,16 +66,20 @@ export class Ranking {
   async confirm(outcome: Verdict["outcome"]): Promise<void> {
     if (!this.task || this.isSaving || (outcome === "ranked" && !this.isWhole)) return;
     this.isSaving = true;
-    const isSaved = await outbox.send(`/api/comparisons/${this.task.comparison}/rankings`, {
-      outcome,
-      ranks: outcome === "ranked" ? ranksOf(this.order) : {},
-      grades: outcome === "ranked" ? $state.snapshot(this.grades) : {},
-      reason: this.reason.trim(),
-      seconds: Math.min(LONGEST_SECONDS, Math.round((performance.now() - this.since) / 1000)),
-    });
-    if (isSaved) keepDraft(this.place, "");
-    this.isSaving = false;
-    if (isSaved) await this.next();
+    try {
+      const isSaved = await outbox.send(`/api/comparisons/${this.task.comparison}/rankings`, {
+        outcome,
+        ranks: outcome === "ranked" ? ranksOf(this.order) : {},
+        grades: outcome === "ranked" ? $state.snapshot(this.grades) : {},
+        reason: this.reason.trim(),
+        seconds: Math.min(LONGEST_SECONDS, Math.round((performance.now() - this.since) / 1000)),
+      });
+      if (!isSaved) return;
+      keepDraft(this.place, "");
+    } finally {
+      this.isSaving = false;
+    }
+    await this.next();
   }
 
   private get place(): string {

@@ -152,6 +152,28 @@ def test_a_password_is_changed_and_ends_the_session(place, tab):
     page.get_by_role("link", name="Chat").wait_for()
 
 
+def test_a_wrong_password_is_not_an_ended_session(place, tab):
+    page = log_in(tab(), place, hash_="#/account")
+    page.get_by_label("Password", exact=True).fill("not the right one")
+    page.get_by_label("New password (10").fill("another long one")
+    page.get_by_label("New password, again").fill("another long one")
+    page.get_by_role("button", name="Change password").click()
+    page.get_by_text("do not fit").wait_for()
+    page.context.clear_cookies()
+    page.get_by_role("button", name="Change password").click()
+    page.get_by_role("button", name="Log in").wait_for()
+    assert page.get_by_text("do not fit").count() == 0
+
+
+def test_a_draft_is_shown_to_its_writer_alone(place, tab):
+    page = log_in(tab(), place)
+    page.get_by_label("Message", exact=True).fill("mine alone")
+    log_in(page, place, "other")
+    assert page.get_by_label("Message", exact=True).input_value() == ""
+    log_in(page, place)
+    assert page.get_by_label("Message", exact=True).input_value() == "mine alone"
+
+
 # --- chat
 
 
@@ -232,6 +254,36 @@ def test_a_message_that_was_not_sent_stays_written(place, tab):
     said_by(page, "echo").get_by_text("keep this").wait_for()
 
 
+@pytest.mark.parametrize("is_new", [False, True])
+def test_what_is_on_its_way_stays_in_its_conversation(place, tab, is_new):
+    me = place.people["annotator"]
+    first, second = (me.post("/api/chats", title=title)["id"] for title in ("first", "second"))
+    me.post(f"/api/chats/{second}/messages", parent=None, role="user", content="asked before")
+    page = log_in(tab(), place, hash_="#/chat" if is_new else f"#/chat/{first}")
+    held = []
+    page.route(re.compile("/api/chats(/[0-9]+/messages)?$"), lambda route: (
+        held.append(route) if route.request.method == "POST" and not held else route.continue_()
+    ))  # fmt: skip
+    with page.expect_request(lambda asked: asked.method == "POST"):
+        ask(page, "on its way")
+    page.get_by_role("link", name="second").click()
+    page.get_by_text("asked before").wait_for()
+    page.get_by_label("Message", exact=True).fill("for the second")
+    with page.expect_response("**/messages"):
+        held[0].continue_()
+    page.wait_for_timeout(500)
+    assert page.url.endswith(f"/{second}")
+    assert page.get_by_text("on its way").count() == 0 or is_new  # the new title is in the list
+    assert page.get_by_label("Message", exact=True).input_value() == "for the second"
+    assert [one["content"] for one in me.get(f"/api/chats/{second}")["messages"]] == ["asked before"]
+    sent = next(
+        chat for chat in me.get("/api/chats")["chats"] if chat["title"] == ("on its way" if is_new else "first")
+    )
+    assert [one["content"] for one in me.get(f"/api/chats/{sent['id']}")["messages"]] == ["on its way"]
+    page.goto("/#/chat" if is_new else f"/#/chat/{first}")
+    page.wait_for_function("() => document.querySelector('.message').value === ''")
+
+
 def test_settings_and_a_system_prompt_reach_the_model(place, tab):
     page = log_in(tab(), place)
     page.get_by_role("button", name="Settings").click()
@@ -284,6 +336,46 @@ def test_thumbs_reasons_and_a_better_answer_become_labels(place, tab):
     assert said["edit"] == "2 + 2 = 4"
     answer.get_by_role("button", name="Bad answer").click()
     page.wait_for_function("() => document.querySelector('[aria-label=\"Bad answer\"]').ariaPressed === 'false'")
+
+
+def test_labels_that_waited_arrive_in_their_order(place, tab):
+    page = log_in(tab(), place)
+    ask(page, "a question")
+    answer = said_by(page, "echo")
+    page.route("**/opinions", lambda route: route.abort())
+    for name in ("Good", "Bad", "Good", "Bad", "Good"):
+        answer.get_by_role("button", name=f"{name} answer").click()
+    other = page.context.new_page()
+    page.close()
+    thumbs = []
+    other.on("request", lambda asked: asked.url.endswith("/opinions") and thumbs.append(asked.post_data_json["thumb"]))
+    with other.expect_response(lambda _: len(thumbs) == 5):
+        other.goto("/#/chat")
+    assert thumbs == [1, -1, 1, -1, 1]
+
+
+def test_every_label_that_is_refused_is_told(place, tab):
+    page = log_in(tab(), place)
+    ask(page, "a question")
+    answer = said_by(page, "echo")
+    refusal = {"error": {"message": "no such reason", "code": "invalid_value"}}
+    page.route("**/opinions", lambda route: route.fulfill(status=400, json=refusal))
+    told = page.get_by_text("This was not saved: no such reason")
+    for count in (1, 2):
+        answer.get_by_role("button", name="Good answer").click()
+        told.nth(count - 1).wait_for()
+    assert answer.get_by_text("Saved.").count() == 0
+    assert answer.get_by_role("button", name="Good answer").get_attribute("aria-pressed") == "false"
+    page.get_by_role("button", name="Close").first.click()
+    assert told.count() == 1
+
+
+def test_who_may_not_label_is_not_asked_to(place, tab):
+    page = log_in(tab(), place, "viewer")
+    ask(page, "a question")
+    answer = said_by(page, "echo")
+    answer.get_by_role("button", name="Another answer").wait_for()
+    assert answer.get_by_role("button").all_inner_texts() == ["Copy", "Another answer"]
 
 
 # --- ranking
@@ -390,6 +482,42 @@ def test_a_verdict_that_fails_is_saved_later_once(place, tab):
     assert [one["comparison"] for one in place.people["annotator"].get("/api/rankings")["rankings"]] == [number]
 
 
+def test_a_verdict_whose_receipt_broke_off_is_sent_again(place, tab):
+    compared(place, "alpha", "beta")
+    page = log_in(tab(), place, hash_="#/rank")
+    keys = []
+
+    def cut(route):
+        keys.append(route.request.post_data_json["key"])
+        if len(keys) == 1:
+            route.fulfill(response=route.fetch(), body='{"id":')
+        else:
+            route.continue_()
+
+    page.route("**/rankings", cut)
+    page.get_by_text("Which answer is better?").wait_for()
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+    assert len(place.people["annotator"].get("/api/rankings")["rankings"]) == 1
+
+
+def test_a_full_browser_saves_verdicts(place, tab):
+    for at in (1, 2):
+        compared(place, "alpha", "beta", prompt=f"prompt {at}")
+    page = tab()
+    page.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError') }")
+    log_in(page, place, hash_="#/rank")
+    for at in (1, 2):
+        page.get_by_text(f"prompt {at}").wait_for()
+        page.keyboard.press("1")
+        page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    assert len(place.people["annotator"].get("/api/rankings")["rankings"]) == 2
+
+
 def test_a_verdict_waits_over_a_closed_tab(place, tab):
     number = compared(place, "alpha", "beta")
     page = log_in(tab(), place, hash_="#/rank")
@@ -414,6 +542,32 @@ def test_models_are_compared_on_an_own_prompt(place, tab):
     page.get_by_role("button", name="Draw answers").click()
     page.get_by_text("Put these 3 answers in order").wait_for()
     assert page.get_by_role("region", name="Answer 3").locator(".content").inner_text() == "say this"
+
+
+def test_a_changed_comparison_is_another_one(place, tab):
+    page = log_in(tab(), place, hash_="#/rank")
+    keys = []
+    busy = {"error": {"message": "busy", "code": "busy"}}
+
+    def drawn(route):
+        keys.append(route.request.post_data_json["key"])
+        if len(keys) < 3:
+            route.fulfill(status=503, json=busy)
+        else:
+            route.continue_()
+
+    page.route("**/comparisons", drawn)
+    page.get_by_text("Compare models on your own prompt").click()
+    for prompt in ("say this", "say this", "say that"):
+        if page.get_by_label("Prompt", exact=True).input_value() != prompt:
+            page.get_by_label("Prompt", exact=True).fill(prompt)
+        with page.expect_response("**/comparisons"):
+            page.get_by_role("button", name="Draw answers").click()
+        page.get_by_role("button", name="Draw answers").and_(page.locator(":enabled")).or_(
+            page.get_by_text("Which answer is better?")
+        ).first.wait_for()
+    page.get_by_text("Which answer is better?").wait_for()
+    assert keys[0] == keys[1] != keys[2]
 
 
 # --- results and people
@@ -441,6 +595,7 @@ def test_people_and_keys_are_made_and_ended(place, tab):
     page = log_in(tab(), place, "admin", "#/people")
     page.on("dialog", lambda dialog: dialog.accept())
     users = page.get_by_role("region", name="Users")
+    assert users.get_by_label("Name").get_attribute("maxlength") == "64"
     users.get_by_label("Name").fill("dora")
     users.get_by_role("button", name="Add a user").click()
     password = users.locator("code.once").inner_text()
@@ -454,6 +609,7 @@ def test_people_and_keys_are_made_and_ended(place, tab):
     users.get_by_role("row", name="dora").get_by_text("Disabled").wait_for()
 
     keys = page.get_by_role("region", name="API keys")
+    assert keys.get_by_label("Name").get_attribute("maxlength") == "64"
     keys.get_by_label("Name").fill("program")
     keys.get_by_label("label", exact=True).check()
     keys.get_by_role("button", name="Add a key").click()
