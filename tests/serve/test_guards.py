@@ -225,3 +225,14 @@ def test_the_document_names_every_route(start):
     assert set(document["paths"]) == {route.path.replace(":path", "") for route in site.server.app().routes}
     assert set(document["components"]["schemas"]["ChatRequest"]["properties"]) >= {"model", "messages", "seed", "top_k"}
     assert document["components"]["schemas"]["ChatRequest"]["additionalProperties"] is False
+
+
+def test_health_looks_once_however_many_ask(start):
+    echo, looked = Echo(), []
+    encode = echo.encode_text
+    echo.encode_text = lambda text: looked.append(text) or encode(text)
+    site = start({"echo": echo})
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ask(site, "GET", "/health")[0], range(8)))
+    assert answers == [200] * 8
+    assert len(looked) == 1

@@ -21,6 +21,7 @@ from fairlead.models.roles import Roles
 from fairlead.models.sources import resolve
 from fairlead.records import Message, Preference
 from fairlead.runtime.start import start
+from fairlead.serve import app
 from fairlead.serve.app import Server
 from fairlead.serve.load import LoadedModels
 from fairlead.serve.models import Echo
@@ -191,6 +192,7 @@ def test_models_health_figures_and_the_document_know_it(web):
 
 
 def test_a_reward_model_that_fails_is_told_and_unwell(site, web, monkeypatch):
+    monkeypatch.setattr(app, "HEALTH_REST_SECONDS", 0.0)
     scorer = site.server.scorers["last"]
     monkeypatch.setattr(scorer, "_scored", lambda examples: [float("nan")] * len(examples))
     assert web.post("/v1/score", json={"model": "last", "messages": DIALOGUES}).status_code == 500

@@ -294,7 +294,8 @@ def test_settings_and_a_system_prompt_reach_the_model(place, tab):
     page.get_by_text("Cut at the token limit").wait_for()
     messages = place.people["annotator"].get(f"/api/chats/{page.url.split('/')[-1]}")["messages"]
     assert [one["content"] for one in messages] == ["Be brief.", "a long question", "a lon"]
-    assert messages[2]["details"]["sampling"] == {"max_tokens": 5, "temperature": 0.5}
+    sampling = messages[2]["details"]["sampling"]
+    assert sampling == {"max_tokens": 5, "temperature": 0.5, "seed": sampling["seed"]}
 
 
 def test_conversations_are_found_renamed_and_deleted(place, tab):
@@ -304,6 +305,7 @@ def test_conversations_are_found_renamed_and_deleted(place, tab):
     page = log_in(tab(), place)
     page.get_by_placeholder("Search titles").fill("WHALE")
     listed = page.get_by_role("navigation", name="Conversations")
+    listed.get_by_role("link", name="about whales").wait_for()
     assert listed.get_by_role("listitem").count() == 1
     listed.get_by_role("link", name="about whales").click()
     listed.get_by_role("button", name="Rename “about whales”").click()
