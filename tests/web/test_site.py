@@ -257,6 +257,26 @@ def test_answers_are_drawn_shown_blind_ranked_and_become_rows(place):
     assert [ranked["grades"].get(str(number)) for number in ranked["shown"]] == [7, None, None]
 
 
+def test_people_who_rank_at_the_same_time_share_the_work(place):
+    given = [Answer("a", "one", {}), Answer("b", "two", {})]
+    made = [
+        add_comparison(place.store, place.users["admin"], [Message("user", str(n))], given, interest=n)
+        for n in range(6)
+    ]  # fmt: skip
+    crowd = [place.people[name] for name in ("annotator", "other", "admin")]
+    ranked = []
+    for _ in range(2):
+        tasks = [one.get("/api/tasks/next")["task"]["comparison"] for one in crowd]
+        assert crowd[0].get("/api/tasks/next")["task"]["comparison"] == tasks[0]  # a reload shows the same
+        for one, number in zip(crowd, tasks, strict=True):
+            one.post(
+                f"/api/comparisons/{number}/rankings", outcome="ranked", ranks={"1": 1, "2": 2}, key=f"key-{number:05}"
+            )
+        ranked += tasks
+    assert ranked == made[::-1]
+    assert [one.get("/api/tasks/next")["task"] for one in crowd] == [None] * 3
+
+
 def test_results_are_the_tables_of_the_store(place):
     given = [Answer("a", "one", {}), Answer("b", "two", {})]
     number = add_comparison(place.store, place.users["admin"], [Message("user", "q")], given)

@@ -57,6 +57,7 @@ def serve(*words: Words) -> None:
             hosts=config.allowed_hosts, pages=site, ready=ready,
         )  # fmt: skip
     finally:
+        loaded.close()
         if store is not None:
             store.close()
 

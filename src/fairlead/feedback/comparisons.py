@@ -98,14 +98,17 @@ def open_for(user: User) -> ColumnElement[bool]:
     return and_(comparisons.c.closed_at.is_(None), comparisons.c.id.not_in(seen), comparisons.c.wanted > NUM_RANKED)
 
 
-def next_task(store: Store, user: User) -> Task | None:
+def next_task(store: Store, user: User, *, without: Collection[int] = ()) -> Task | None:
     """What this person is to rank next: open, not yet seen by them, the most interesting first; None where all is done.
+
+    without: numbers of comparisons that are not to be shown now.
 
     A comparison is open until as many people as it wants have ranked it; who skips or flags it sees it no more.
     """
     scattered = (comparisons.c.id * 7919 + user.id * 40503) % 65521  # so that two people seldom meet at one
     order = (comparisons.c.interest.desc(), scattered, comparisons.c.id)
-    query = select(comparisons).where(open_for(user)).order_by(*order).limit(1)
+    shown = and_(open_for(user), comparisons.c.id.not_in(without))
+    query = select(comparisons).where(shown).order_by(*order).limit(1)
     with store.read() as connection:
         found = connection.execute(query).mappings().first()
         return _shown(connection, user, found) if found else None

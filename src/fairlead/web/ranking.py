@@ -1,6 +1,8 @@
 """Answers side by side: what is to be ranked, new comparisons, and what people said of them."""
 
 import asyncio
+import threading
+import time
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,6 +20,7 @@ from fairlead.web.doors import Door, Visit, found
 from fairlead.web.schema import NewComparison, NewRanking, Sampling
 from fairlead.web.talk import Talker, asked_of, seeded, whole
 
+LENT_SECONDS = 600.0
 OWN_INTEREST = 1_000_000  # what somebody asks themselves is shown first
 
 
@@ -26,12 +29,14 @@ class Ranking:
 
     def __init__(self, talker: Talker) -> None:
         self._talker = talker
+        self._lending = threading.Lock()
+        self._lent: dict[int, tuple[int, float]] = {}  # by person: the comparison that they were shown last, and when
         self._making: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
     def doors(self) -> list[Door]:
         """All of them."""
         return [
-            Door("GET", "/api/tasks/next", "label", next_task),
+            Door("GET", "/api/tasks/next", "label", self.next_task),
             Door("POST", "/api/comparisons", "label", self.compare, NewComparison),
             Door("GET", "/api/comparisons/{number:row}", "label", show_comparison),
             Door("POST", "/api/comparisons/{number:row}/rankings", "label", add_ranking, NewRanking),
@@ -40,6 +45,18 @@ class Ranking:
             Door("GET", "/api/agreement", "read", agreement),
             Door("GET", "/api/arena", "read", arena),
         ]
+
+    def next_task(self, visit: Visit) -> dict[str, Any]:
+        """What I am to rank next, rather not what another looks at; null where all is done."""
+        with self._lending:
+            now = time.monotonic()
+            self._lent = {who: lent for who, lent in self._lent.items() if lent[1] > now - LENT_SECONDS}
+            others = {number for who, (number, _) in self._lent.items() if who != visit.user.id}
+            task = comparisons.next_task(visit.store, visit.user, without=others)
+            task = task or comparisons.next_task(visit.store, visit.user)
+            if task is not None:
+                self._lent[visit.user.id] = task.comparison, now
+        return {"task": task and _shown(task, None)}
 
     async def compare(self, visit: Visit) -> Response:
         """Draw answers to a prompt and put them up for ranking."""
@@ -79,12 +96,6 @@ class Ranking:
         sampling = msgspec.structs.replace(sampling, seed=(sampling.seed or 0) + place)
         said = await whole(self._talker, asked_of(model, prompt, sampling))
         return Answer(model, said.text, {"finish": said.finish, "sampling": msgspec.to_builtins(sampling)})
-
-
-def next_task(visit: Visit) -> dict[str, Any]:
-    """What I am to rank next; null where all is done."""
-    task = comparisons.next_task(visit.store, visit.user)
-    return {"task": task and _shown(task, None)}
 
 
 def show_comparison(visit: Visit) -> dict[str, Any]:
