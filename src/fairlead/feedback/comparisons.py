@@ -93,9 +93,9 @@ def add_comparison(
 
 
 def open_for(user: User) -> ColumnElement[bool]:
-    """Which comparisons this person may be shown: not closed, not yet seen by them, not ranked by as many as wanted."""
+    """Which comparisons this person may be shown: not yet seen by them, not ranked by as many as wanted."""
     seen = select(rankings.c.comparison_id).where(rankings.c.annotator_id == user.id)
-    return and_(comparisons.c.closed_at.is_(None), comparisons.c.id.not_in(seen), comparisons.c.wanted > NUM_RANKED)
+    return and_(comparisons.c.id.not_in(seen), comparisons.c.wanted > NUM_RANKED)
 
 
 def next_task(store: Store, user: User, *, without: Collection[int] = ()) -> Task | None:

@@ -135,7 +135,7 @@ comparisons = Table(
     _needed("source", String(400)),  # file:line of a dataset, the number of a chat's message, or empty
     _needed("wanted", Integer()),  # people who are to rank it
     _needed("interest", Integer()),  # the higher, the sooner it is shown
-    _time(), _time("closed_at", optional=True),
+    _time(),
     Index(None, "prompt_sha256"),
 )  # fmt: skip
 

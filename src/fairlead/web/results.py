@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
-from sqlalchemy import ColumnElement, RowMapping, func, or_, select
+from sqlalchemy import ColumnElement, RowMapping, func, select
 
 from fairlead.algos.annotators import arena as strengths_of
 from fairlead.algos.annotators import cohen_kappa, krippendorff_alpha
@@ -83,7 +83,7 @@ class Progress:
     median_seconds: float | None
     open: int  # for this person
     total: int
-    finished: int  # ranked by as many people as wanted, or closed
+    finished: int  # ranked by as many people as wanted
 
 
 def agreement(store: Store) -> Agreement:
@@ -145,8 +145,7 @@ def progress(store: Store, user: User) -> Progress:
         def count(*conditions: ColumnElement[bool]) -> int:
             return connection.execute(select(func.count()).select_from(comparisons).where(*conditions)).scalar_one()
 
-        done = or_(comparisons.c.closed_at.is_not(None), comparisons.c.wanted <= NUM_RANKED)
-        to_do, total, finished = count(open_for(user)), count(), count(done)
+        to_do, total, finished = count(open_for(user)), count(), count(comparisons.c.wanted <= NUM_RANKED)
     today = now() // DAY_MILLISECONDS * DAY_MILLISECONDS
     seconds = [row["seconds"] for row in judged]
     return Progress(
