@@ -1,5 +1,6 @@
 """What a row of data means, whatever file it came from. No torch here."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,11 @@ class Message:
 
     role: Role
     content: str
+
+
+def plain(messages: Iterable[Message]) -> list[dict[str, str]]:
+    """A dialogue as JSON and templates hold it."""
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,12 @@ from fairlead.errors import ExitCode, UserError
 from fairlead.feedback import accounts
 from fairlead.feedback.accounts import add_user, keeper
 from fairlead.feedback.chats import add_message, new_chat
-from fairlead.feedback.comparisons import answers_of_all, next_task
+from fairlead.feedback.comparisons import answers_of_all, next_task, prompt_digest
 from fairlead.feedback.schema import comparisons
 from fairlead.feedback.store import open_store
 from fairlead.generate.policy import load_policy
 from fairlead.models.sources import resolve
 from fairlead.pipeline import compare as module
-from fairlead.pipeline.candidates import prompt_digest
 from fairlead.records import Message, Prompt
 from fairlead.runtime.start import start
 from tiny import write_conversations
@@ -322,5 +321,5 @@ def test_the_command_says_what_it_did(talker, tmp_path, capsys):
 
 def test_a_prompt_is_known_by_its_messages():
     one = Prompt((Message("user", "q"),), "a:1", "answer")
-    assert prompt_digest(one) == prompt_digest(Prompt((Message("user", "q"),)))
-    assert prompt_digest(one) != prompt_digest(Prompt((Message("system", "q"),)))
+    assert prompt_digest(one.messages) == prompt_digest([Message("user", "q")])
+    assert prompt_digest(one.messages) != prompt_digest([Message("system", "q")])

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from fairlead.data.template_engine import refused, renderer_of
 from fairlead.data.token_bytes import TokenBytes
 from fairlead.errors import UserError
-from fairlead.records import Message
+from fairlead.records import Message, plain
 
 _MARKER = re.compile("\ue000([0-9]{1,7})\ue001")
 
@@ -90,8 +90,7 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """The text of a conversation, or of a prompt up to where the assistant speaks."""
-        plain = [{"role": message.role, "content": message.content} for message in messages]
-        return self._render_text(plain, add_generation_prompt)
+        return self._render_text(plain(messages), add_generation_prompt)
 
     def encode(self, messages: Sequence[Message], max_length: int | None = None) -> Encoded:
         """Token ids of a conversation; trained are all assistant turns with their end tokens, and nothing else.

@@ -17,7 +17,7 @@ from fairlead.feedback.accounts import User
 from fairlead.feedback.once import kept_once, latest
 from fairlead.feedback.schema import answers, comparisons, rankings
 from fairlead.feedback.store import Store, added, now
-from fairlead.records import Message
+from fairlead.records import Message, plain
 
 MAX_ANSWERS = 16
 T = TypeVar("T")
@@ -79,10 +79,9 @@ def add_comparison(
     """The number of a new comparison of 2 to 16 answers, to be ranked by `wanted` people."""
     if not 2 <= len(given) <= MAX_ANSWERS:
         raise UserError("a comparison has 2 to 16 answers", got=str(len(given)))
-    said = [{"role": message.role, "content": message.content} for message in prompt]
     row = {
-        "created_by": user.id, "prompt": said, "prompt_sha256": sha256_json(said), "source": source[:400],
-        "wanted": wanted, "interest": interest, "created_at": now(),
+        "created_by": user.id, "prompt": plain(prompt), "prompt_sha256": prompt_digest(prompt),
+        "source": source[:400], "wanted": wanted, "interest": interest, "created_at": now(),
     }  # fmt: skip
     with store.write() as connection:
         number = added(connection, comparisons, row)
@@ -167,6 +166,11 @@ def comparison_from(store: Store, user: User, source: str) -> tuple[int, list[Me
     with store.read() as connection:
         found = connection.execute(select(comparisons).where(made).limit(1)).mappings().first()
     return (found["id"], [Message(said["role"], said["content"]) for said in found["prompt"]]) if found else None
+
+
+def prompt_digest(prompt: Sequence[Message]) -> str:
+    """What the store knows a prompt by."""
+    return sha256_json(plain(prompt))
 
 
 def compared_on(store: Store, models: Collection[str]) -> set[str]:

@@ -7,19 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairlead.artifacts.hashing import sha256_json
 from fairlead.artifacts.manifest import require_kind
 from fairlead.config.common import ForwardConfig, ModelConfig
 from fairlead.config.compare import LENGTH, LIKELIHOOD, CompareConfig
 from fairlead.data.chat_template import ChatTemplate
 from fairlead.data.examples import Example, task_examples
 from fairlead.errors import ExitCode, UserError
+from fairlead.feedback.comparisons import prompt_digest
 from fairlead.generate.policy import load_policy
 from fairlead.models.build import add_frozen, ready
 from fairlead.models.loading import require_context, tokenizer_in
 from fairlead.models.roles import Roles
 from fairlead.models.sources import resolve
-from fairlead.pipeline.datasets import plain
 from fairlead.records import Prompt
 from fairlead.rollout.sample import sample_responses, score_responses
 from fairlead.runtime.start import Runtime
@@ -43,11 +42,6 @@ class Candidate:
 
     prompt: Prompt
     answers: tuple[Said, ...]
-
-
-def prompt_digest(prompt: Prompt) -> str:
-    """What the store knows a prompt by."""
-    return sha256_json(plain(prompt.messages))
 
 
 def draw(
@@ -96,7 +90,7 @@ def _answers(
 
 def _seed(seed: int, prompt: Prompt, turn: int) -> int:
     """That of one answer, whatever other prompts there are."""
-    words = f"{seed} {prompt_digest(prompt)} {turn}".encode()
+    words = f"{seed} {prompt_digest(prompt.messages)} {turn}".encode()
     return int.from_bytes(hashlib.blake2b(words, digest_size=4).digest()) % 2**31
 
 

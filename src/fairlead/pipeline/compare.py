@@ -16,10 +16,10 @@ from fairlead.data.views import prompt_text
 from fairlead.errors import ExitCode, UserError
 from fairlead.feedback import PREFIX
 from fairlead.feedback.accounts import User, first_admin, keeper
-from fairlead.feedback.comparisons import Answer, add_comparison, compared_on
+from fairlead.feedback.comparisons import Answer, add_comparison, compared_on, prompt_digest
 from fairlead.feedback.rows import address_and_choice, rows_of
 from fairlead.feedback.store import Store, open_store
-from fairlead.pipeline.candidates import Candidate, draw, prompt_digest, score
+from fairlead.pipeline.candidates import Candidate, draw, score
 from fairlead.records import Message, Prompt
 from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.start import Runtime, start
@@ -47,8 +47,8 @@ def compare(config: CompareConfig, models: Mapping[str, str]) -> Added:
         user = _keeper(store, runtime)
         prompts = _prompts(config)
         known = compared_on(store, list(models))
-        before = sum(prompt_digest(prompt) in known for prompt in prompts)
-        left = [prompt for prompt in _ordered(config, prompts) if prompt_digest(prompt) not in known]
+        before = sum(prompt_digest(prompt.messages) in known for prompt in prompts)
+        left = [prompt for prompt in _ordered(config, prompts) if prompt_digest(prompt.messages) not in known]
         added = 0
         while left and (missing := config.comparisons - before - added) > 0:
             count = missing * config.prompts_per_comparison if config.draws_more else min(missing, AT_ONCE)
@@ -87,7 +87,7 @@ def _prompts(config: CompareConfig) -> list[Prompt]:
     for name in config.data:
         read = _of_chats(name) if name.startswith(PREFIX) else _of_file(config, name)
         for prompt in read:
-            found.setdefault(prompt_digest(prompt), prompt)
+            found.setdefault(prompt_digest(prompt.messages), prompt)
     return list(found.values())
 
 

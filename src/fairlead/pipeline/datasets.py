@@ -1,7 +1,7 @@
 """Stages that make datasets: their folder, held by one rank, and the first of them, sharing rows out by prompt."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from fairlead.data.load import read_conversations, write_rejections
 from fairlead.data.split import split_by_prompt, split_digest, without_prompts_of
 from fairlead.data.starter import licences, resolve_paths
 from fairlead.models.loading import load_tokenizer
-from fairlead.records import Conversation, Message
+from fairlead.records import Conversation, plain
 from fairlead.runtime.environment import cache_folder
 from fairlead.runtime.start import Runtime
 
@@ -95,11 +95,6 @@ def held(folder: Path, identity: dict[str, Any], runtime: Runtime) -> Iterator[N
             check_identity(folder, identity)
         yield
     runtime.ranks.barrier()
-
-
-def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """A dialogue as rows hold it."""
-    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:

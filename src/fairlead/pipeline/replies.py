@@ -29,8 +29,8 @@ from fairlead.models.build import add_frozen, ready
 from fairlead.models.loading import require_context, tokenizer_in
 from fairlead.models.roles import Roles
 from fairlead.models.sources import Source, resolve
-from fairlead.pipeline.datasets import finished, held, plain, write_json_lines
-from fairlead.records import Conversation, Preference, Prompt
+from fairlead.pipeline.datasets import finished, held, write_json_lines
+from fairlead.records import Conversation, Preference, Prompt, plain
 from fairlead.rollout.rules import Rules, load_rules
 from fairlead.rollout.sample import sample_responses, score_responses, scored_texts
 from fairlead.runtime.environment import cache_folder, secret

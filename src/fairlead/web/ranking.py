@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from fairlead.feedback import comparisons
 from fairlead.feedback.comparisons import Answer, Task, Verdict
-from fairlead.records import Message
+from fairlead.records import Message, plain
 from fairlead.serve.dialogues import messages_of
 from fairlead.serve.errors import HttpError
 from fairlead.serve.http import as_json, unless_gone
@@ -144,7 +144,7 @@ def _shown(task: Task, verdict: Verdict | None) -> dict[str, Any]:
     place_of = {number: str(place) for place, (number, _) in enumerate(task.answers, start=1)}
     return {
         "comparison": task.comparison,
-        "prompt": [{"role": message.role, "content": message.content} for message in task.prompt],
+        "prompt": plain(task.prompt),
         "answers": [{"id": place, "content": text} for place, (_, text) in enumerate(task.answers, start=1)],
         "verdict": verdict
         and {
