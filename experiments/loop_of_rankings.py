@@ -3,8 +3,8 @@
     python experiments/loop_of_rankings.py FOLDER --rankings 200 --held-out 100
 
 Prompts are starter rows, answers the starter model's. A scripted annotator ranks them through the pages' interface of a
-real server: the larger the share of short words in an answer, the better; what is close is a tie. No rule about lengths
-of answers must explain that. Then a reward model has to find the preference in held-out rankings, made the same way
+real server: the larger the share of "the" among an answer's words, the better; what is close is a tie. No rule about
+lengths of answers must explain that. Then a reward model has to find the preference in held-out rankings, made the same way
 with other prompts, and DPO has to move the model that way on those prompts. What is there already is not made again.
 """
 
@@ -34,15 +34,15 @@ from fairlead.runtime.environment import cache_folder
 
 MODEL, ANSWERS, TOKENS, LONGEST_PROMPT = "smollm2-135m-instruct", 4, 64, 300
 DPO_ROWS = 60  # rankings: all of them would take an hour
-CLOSE = 0.06
+CLOSE = 0.03
 PASSWORD = "a password of the experiment"  # noqa: S105
 COOKIE = "fairlead_session"
 
 
 def liking(text: str) -> float:
-    """How much the annotator likes an answer: the share of its words that have at most three letters."""
-    words = re.findall(r"[A-Za-z']+", text)
-    return sum(len(word) <= 3 for word in words) / max(1, len(words))
+    """How much the annotator likes an answer: the share of "the" among its words."""
+    words = re.findall(r"[a-z']+", text.lower())
+    return words.count("the") / max(1, len(words))
 
 
 def ranks_of(likings: Sequence[float]) -> list[int]:
@@ -233,7 +233,7 @@ def tell_change(before: dict[str, list[str]], after: dict[str, list[str]]) -> No
     }
     for name, share in shares.items():
         low, high = bootstrap_mean(share, seed=0)
-        print(f"{name}: {share.mean():.2%} of the words are short ({low:.2%} to {high:.2%}), {len(shared)} prompts")
+        print(f"{name}: {share.mean():.2%} of the words are "the" ({low:.2%} to {high:.2%}), {len(shared)} prompts")
     gain = shares["after"] - shares["before"]
     low, high = bootstrap_mean(gain, seed=0)
     words = {
