@@ -4,8 +4,9 @@
 
 Prompts are starter rows, answers the starter model's. A scripted annotator ranks them through the pages' interface of a
 real server: the larger the share of "the" among an answer's words, the better; what is close is a tie. No rule about
-lengths of answers must explain that. Then a reward model has to find the preference in held-out rankings, made the same way
-with other prompts, and DPO has to move the model that way on those prompts. What is there already is not made again.
+lengths of answers must explain that. Then a reward model has to find the preference in held-out rankings, made the
+same way with other prompts, and DPO has to move the model that way on those prompts. What is there already is not made
+again.
 """
 
 import argparse
@@ -233,7 +234,7 @@ def tell_change(before: dict[str, list[str]], after: dict[str, list[str]]) -> No
     }
     for name, share in shares.items():
         low, high = bootstrap_mean(share, seed=0)
-        print(f"{name}: {share.mean():.2%} of the words are "the" ({low:.2%} to {high:.2%}), {len(shared)} prompts")
+        print(f"{name}: {share.mean():.2%} of the words are 'the' ({low:.2%} to {high:.2%}), {len(shared)} prompts")
     gain = shares["after"] - shares["before"]
     low, high = bootstrap_mean(gain, seed=0)
     words = {
